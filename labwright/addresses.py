@@ -1,0 +1,100 @@
+"""Finds a lab its own network: one that the provider permits and nothing on the host uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+from labwright.errors import Finding, HostError
+from labwright.model import Choice, HostFacts, HostNetwork, Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The network chosen, why, and what is worth a warning."""
+
+    subnet: IPv4Network
+    choice: Choice
+    warnings: tuple[Finding, ...]
+
+
+def place(
+    spec: Spec,
+    host: HostFacts,
+    permitted: Sequence[IPv4Network],
+    kept: str | None,
+    owner: str,
+) -> Place:
+    """Choose the subnet: lab.yaml's, the one this lab had before, or the first free /24.
+
+    ``owner`` names the lab's own network, which it does not collide with.
+    Raises HostError when the asked one is in use, or when none is free.
+    """
+    others = [n for n in host.networks if n.owner != owner]
+    warnings = tuple(_inside(spec, others))
+    if spec.subnet:
+        _must_be_free(spec.subnet, others, permitted)
+        return Place(spec.subnet, Choice("subnet", str(spec.subnet), "from lab.yaml"), warnings)
+    if kept and _free(IPv4Network(kept), others):
+        subnet = IPv4Network(kept)
+        return Place(subnet, Choice("subnet", kept, "this lab had it before"), warnings)
+    for candidate in _candidates(permitted):
+        if _free(candidate, others) and not _clashes(candidate, spec):
+            choice = Choice(
+                "subnet", str(candidate), "the first free one that the provider permits"
+            )
+            return Place(candidate, choice, warnings)
+    raise HostError(
+        Finding(
+            "host.no-free-subnet",
+            "error",
+            "no network is free for the lab",
+            f"tried every /24 in {', '.join(map(str, permitted))}",
+            "destroy a lab that is not needed, or set network.subnet",
+        )
+    )
+
+
+def _candidates(permitted: Sequence[IPv4Network]) -> Iterator[IPv4Network]:
+    for network in permitted:
+        yield from network.subnets(new_prefix=24)
+
+
+def _free(subnet: IPv4Network, others: Sequence[HostNetwork]) -> bool:
+    return not any(subnet.overlaps(other.network) for other in others)
+
+
+def _clashes(subnet: IPv4Network, spec: Spec) -> bool:
+    return subnet.overlaps(spec.pods) or subnet.overlaps(spec.services)
+
+
+def _must_be_free(
+    subnet: IPv4Network, others: Sequence[HostNetwork], permitted: Sequence[IPv4Network]
+) -> None:
+    for other in others:
+        if subnet.overlaps(other.network):
+            raise HostError(
+                Finding(
+                    "host.subnet-in-use",
+                    "error",
+                    f"{subnet} is in use on this host",
+                    f"{other.owner} has {other.network}",
+                    f"set network.subnet: auto, or a network inside {permitted[0]}",
+                    "network.subnet",
+                )
+            )
+
+
+def _inside(spec: Spec, others: Sequence[HostNetwork]) -> Iterator[Finding]:
+    for key, network in (("pods", spec.pods), ("services", spec.services)):
+        for other in others:
+            if network.overlaps(other.network):
+                yield Finding(
+                    f"host.{key}-in-use",
+                    "warning",
+                    f"{network} is in use on this host too",
+                    f"{other.owner} has {other.network}: pods will not reach it",
+                    f"set network.{key} to another range",
+                    f"network.{key}",
+                )

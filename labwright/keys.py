@@ -1,0 +1,49 @@
+"""Where an artifact lives in the store: a name made of everything that decides its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping
+
+from labwright.model import Artifact
+
+REVISION: Mapping[str, int] = {
+    "kubernetes": 1,
+    "coredns": 1,
+    "base": 1,
+    "apt": 1,
+    "images": 1,
+}
+"""Raise a recipe's number whenever what it puts out changes, so that old entries are not used."""
+
+
+def key(artifact: Artifact, keys_of_needs: Mapping[str, str], revision: int) -> str:
+    """Give ``<id>-<16 hex digits>`` for an artifact made from entries with those keys.
+
+    Title and ``optional`` do not count: they change nothing in the bytes.
+    """
+    facts = {
+        "recipe": artifact.recipe,
+        "revision": revision,
+        "version": artifact.version,
+        "params": dict(artifact.params),
+        "needs": dict(keys_of_needs),
+    }
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+    return f"{artifact.id}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def keys(artifacts: Iterable[Artifact], without: Collection[str] = ()) -> dict[str, str]:
+    """Give id → key for artifacts in building order.
+
+    ``without`` names the optional artifacts that could not be made: what needs them is built
+    without them, and gets another key. A need that comes later in the order is a KeyError.
+    """
+    found: dict[str, str] = {}
+    for artifact in artifacts:
+        if artifact.id in without:
+            continue
+        needs = {need: found[need] for need in artifact.needs if need not in without}
+        found[artifact.id] = key(artifact, needs, REVISION[artifact.recipe])
+    return found

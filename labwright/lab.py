@@ -1,0 +1,245 @@
+"""The commands: each a list of phases, or one question asked of a lab."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from labwright import __version__, kubeconfig, render
+from labwright.errors import INTERRUPTED, Finding, HostError, LabError, SpecError
+from labwright.events import Event, Journal, Sink, nowhere, tee
+from labwright.locate import name_of, read_plan, read_spec
+from labwright.model import HostFacts, Plan
+from labwright.phases import preflight
+from labwright.phases.bake import Bake
+from labwright.phases.base import Phase, Run, Tools, run_all
+from labwright.phases.boot import Boot
+from labwright.phases.converge import Converge
+from labwright.phases.export import Export
+from labwright.phases.fetch import Fetch, stock
+from labwright.phases.preflight import Preflight
+from labwright.phases.render_files import RenderFiles
+from labwright.phases.teardown import Destroy, Halt
+from labwright.phases.verify import Verify
+from labwright.providers import PROVIDERS
+from labwright.tools import workdir
+from labwright.tools.docker import Docker
+from labwright.tools.shell import Shell
+from labwright.tools.ssh import Ssh
+from labwright.tools.store import Store
+from labwright.tools.workdir import Workdir
+
+UP: tuple[Phase, ...] = (
+    Preflight(),
+    Fetch(),
+    Bake(),
+    RenderFiles(),
+    Boot(),
+    Converge(),
+    Export(),
+    Verify(),
+)
+
+
+@dataclass
+class Options:
+    """What a command was asked with. ``lab`` is a lab's name or a lab.yaml's path."""
+
+    lab: str = ""
+    yes: bool = False
+    verbose: bool = False
+    root: Path = field(default_factory=Path.cwd)
+    sink: Sink = nowhere
+    ask: Callable[[str], bool] = lambda _question: False
+
+
+class Lab:
+    """One lab and the commands on it."""
+
+    def __init__(self, options: Options) -> None:
+        """Find the lab that is meant. Raises SpecError."""
+        self.options = options
+        self.name = name_of(options.root, options.lab)
+        self.workdir = Workdir(options.root, self.name)
+        store = Store(workdir.cache() / "store", lambda text: self._sink(Event("say", text)))
+        shell = Shell()
+        self.tools = Tools(shell, store, Docker(shell))
+        self._sink: Sink = options.sink
+
+    def up(self) -> Plan:
+        """Make the lab real and prove it. Raises LabError."""
+        return self._phases("lab.up", UP, self._wanted()).plan
+
+    def verify(self) -> None:
+        """Prove a lab that is up. Raises VerifyError."""
+        self._phases("lab.verify", (Verify(),), self._made())
+
+    def down(self) -> None:
+        """Halt the machines; what is on them stays. Raises BootError."""
+        self._phases("lab.down", (Halt(),), self._made())
+
+    def destroy(self) -> None:
+        """Remove every trace of the lab, after asking by name. Raises BootError, HostError."""
+        question = f"Destroy lab {self.name}: its machines, disks, keys and reports?"
+        if not (self.options.yes or self.options.ask(question)):
+            what = f"lab {self.name} was left as it is"
+            fix = "answer yes, or give --yes"
+            raise HostError(Finding("host.no-consent", "error", what, "not confirmed", fix))
+        run = self._made() if self.workdir.exists else self._wanted()
+        self._phases("lab.destroy", (Destroy(),), run)
+
+    def plan(self) -> tuple[Plan, list[tuple[str, list[str]]], dict[str, str]]:
+        """Give the plan, each phase's outline and the rendered files; touch nothing."""
+        run = self._wanted()
+        facts = preflight.measure(self.tools, run.spec)
+        run.settle(preflight.make(run.spec, facts, self.workdir, self.tools))
+        outlines = [(phase.title(run), _outline(phase, run)) for phase in UP]
+        return run.plan, outlines, render.files(run.plan, stock(run))
+
+    def doctor(self) -> tuple[HostFacts, list[Finding]]:
+        """Measure the host and give what stands in the way of each provider and of this lab."""
+        wanted = self._wanted().spec
+        facts = preflight.measure(self.tools, wanted)
+        # What rules out a provider that is not chosen is worth knowing and stops nothing.
+        found = [
+            replace(finding, level="note")
+            for provider in PROVIDERS.values()
+            for finding in provider.probe(facts)
+        ]
+        try:
+            made = preflight.make(wanted, facts, self.workdir, self.tools)
+        except LabError as error:
+            return facts, [*found, *error.findings]
+        sentences = preflight.lacking(made, facts, self.tools).sentences()
+        todo = [Finding("host.lacking", "note", f"lab.up will {words}") for words in sentences]
+        return facts, [*found, *made.warnings, *todo]
+
+    def status(self) -> dict[str, Any]:
+        """Give the lab's state as JSON-like data: ``nodes`` by name, and the first ``problem``."""
+        run = self._made()
+        states = run.vagrant.states()
+        first = run.plan.control_planes[0].name
+        problem, ready = "", {}
+        if states.get(first) == "running":
+            try:
+                ready = self._ready(first)
+            except LabError as error:
+                problem = "; ".join([error.findings[0].what, *error.details[-1:]])
+        return {
+            "lab": run.plan.name,
+            "provider": run.plan.provider,
+            "kubernetes": run.plan.versions["kubernetes"],
+            "api": f"https://{run.plan.endpoint}",
+            "problem": problem,
+            "nodes": {
+                node.name: {
+                    "role": node.role,
+                    "address": str(node.address.ip),
+                    "machine": states.get(node.name, "absent"),
+                    **ready.get(node.name, {"kubernetes": "unknown", "version": ""}),
+                }
+                for node in run.plan.nodes
+            },
+        }
+
+    def ssh(self, node: str, command: Sequence[str] = ()) -> int:
+        """Open a shell on a node, or run a command there; give its exit code."""
+        names = [n.name for n in self._made().plan.nodes]
+        if node not in names:
+            what = f"lab {self.name} has no node {node!r}"
+            raise SpecError(
+                Finding("spec.unknown-node", "error", what, fix=f"take {', '.join(names)}")
+            )
+        words = Ssh(self.tools.shell, self.workdir.ssh_config).words(node, *command)
+        return self.tools.shell.hand_over(words)
+
+    def kubeconfig(self) -> str:
+        """Give the text of the lab's kubeconfig. Raises HostError before the first up."""
+        if not self.workdir.kubeconfig.is_file():
+            what = f"lab {self.name} has no kubeconfig yet"
+            raise HostError(Finding("host.no-kubeconfig", "error", what, fix="invoke lab.up"))
+        return self.workdir.kubeconfig.read_text("utf-8")
+
+    def merge_kubeconfig(self) -> Path:
+        """Merge the lab's context into the user's kubeconfig, and give that file."""
+        target = kubeconfig.users_file()
+        kubeconfig.merge(target, self.kubeconfig())
+        return target
+
+    def _ready(self, first: str) -> dict[str, Any]:
+        ssh = Ssh(self.tools.shell, self.workdir.ssh_config)
+        command = "sudo kubectl --kubeconfig /etc/kubernetes/admin.conf get nodes -o json"
+        items = json.loads(ssh.run(first, command))["items"]
+        return {item["metadata"]["name"]: _node_state(item) for item in items}
+
+    def _phases(self, command: str, phases: Sequence[Phase], run: Run) -> Run:
+        with self.workdir.held(command), self._journalled(command):
+            run_all(phases, run)
+        return run
+
+    @contextlib.contextmanager
+    def _journalled(self, command: str) -> Iterator[None]:
+        journal = Journal(self.workdir.journal)
+        self._sink = tee(journal, self.options.sink)
+        start = time.monotonic()
+        data = {"command": command, "lab": self.name, "labwright": __version__}
+        journal(Event("run", command, data={**data, "pid": os.getpid()}))
+        code = 1
+        try:
+            yield
+            code = 0
+        except LabError as error:
+            code = error.exit_code
+            for finding in error.findings:
+                journal(Event("finding", finding=finding))
+            raise
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+            raise
+        finally:
+            # After lab.destroy there is no folder to keep a journal in.
+            if self.workdir.path.is_dir():
+                seconds = time.monotonic() - start
+                journal(Event("end", command, seconds=seconds, data={"exit": code}))
+
+    def _tell(self, event: Event) -> None:
+        """Send an event to wherever events go now: a run's journal comes after its Run."""
+        self._sink(event)
+
+    def _wanted(self) -> Run:
+        """Give a run on what lab.yaml asks for now."""
+        run = self._run()
+        run.wanted = read_spec(self.options.root, self.options.lab)
+        return run
+
+    def _made(self) -> Run:
+        """Give a run on the lab as it was made."""
+        run = self._run()
+        run.settle(read_plan(self.workdir))
+        return run
+
+    def _run(self) -> Run:
+        options = self.options
+        return Run(
+            workdir=self.workdir,
+            tools=self.tools,
+            sink=self._tell,
+            consent=lambda question: options.yes or options.ask(question),
+        )
+
+
+def _outline(phase: Phase, run: Run) -> list[str]:
+    reason = phase.skip(run)
+    return [f"nothing: {reason}"] if reason else phase.outline(run)
+
+
+def _node_state(item: Any) -> dict[str, str]:
+    conditions = {c["type"]: c["status"] for c in item["status"]["conditions"]}
+    state = "Ready" if conditions.get("Ready") == "True" else "NotReady"
+    return {"kubernetes": state, "version": item["status"]["nodeInfo"]["kubeletVersion"]}

@@ -1,0 +1,223 @@
+"""The frozen values that flow through a run: Spec → Plan → Machine. No I/O here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Literal
+
+from labwright.errors import Finding
+
+Role = Literal["control_plane", "worker"]
+ProviderName = Literal["virtualbox", "libvirt", "docker"]
+SupplyName = Literal["packages"]
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A Vagrant box named in lab.yaml; ``checksum`` is ``sha256:…`` of the box file."""
+
+    name: str
+    version: str = ""
+    url: str = ""
+    checksum: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a node gets: ``cpus``, ``memory`` and ``disk`` in MiB."""
+
+    cpus: int
+    memory: int
+    disk: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """A node as lab.yaml asks for it, before it has an address."""
+
+    name: str
+    role: Role
+    size: Size
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """lab.yaml after defaults and validation. ``None`` means: choose for me.
+
+    ``source`` is the path of the file, empty where the built-in defaults serve.
+    """
+
+    name: str
+    provider: ProviderName | None
+    supply: SupplyName | None
+    kubernetes: str | None
+    subnet: IPv4Network | None
+    pods: IPv4Network
+    services: IPv4Network
+    nodes: tuple[NodeSpec, ...]
+    schedule_on_control_planes: bool
+    addons: tuple[str, ...]
+    box: Box | None
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A program found on the host; ``version`` is empty when it was not asked for."""
+
+    path: str
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HostNetwork:
+    """An IPv4 network that the host already uses; ``owner`` says what uses it.
+
+    A Docker network of Vagrant's carries its name in ``owner``: ``docker:vagrant_network_…``.
+    """
+
+    network: IPv4Network
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What was measured on this computer. Memory and disk in MiB; caps are CAP_… names.
+
+    ``docker_api`` is ``None`` where no daemon answers, and ``docker_why`` then says why not;
+    ``go_modules`` is ``None`` where no Go is installed to ask with; ``upstream`` says for each of
+    the vendors' repositories how it answered.
+    """
+
+    os_kind: str
+    os: str
+    os_version: str
+    kernel: str
+    arch: str
+    cpus: int
+    memory: int
+    disk_free: int
+    root: bool
+    tools: Mapping[str, Tool]
+    docker_api: str | None
+    docker_why: str
+    cgroup: Literal[1, 2]
+    caps: frozenset[str]
+    networks: tuple[HostNetwork, ...]
+    nameservers: tuple[IPv4Address, ...]
+    vboxdrv: bool
+    kvm: bool
+    apt_installed: frozenset[str]
+    go_modules: bool | None = None
+    upstream: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One thing a supply is made of: which recipe makes it, from what, at which version."""
+
+    id: str
+    recipe: str
+    version: str
+    needs: tuple[str, ...] = ()
+    params: Mapping[str, str] = field(default_factory=dict)
+    optional: bool = False
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What a provider knows of its nodes' insides, for the roles and the checks."""
+
+    own_kernel: bool
+    cgroup_driver: Literal["cgroupfs", "systemd"]
+    restrict_oom_score_adj: bool
+    conntrack_tunable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A planned node: its place on the lab's own network and its slice of the pod network."""
+
+    name: str
+    role: Role
+    size: Size
+    address: IPv4Interface
+    pods: IPv4Network
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A decision of the planner and its reason, as ``lab.plan`` prints it."""
+
+    what: str
+    chosen: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything resolved: the whole lab, before anything is touched.
+
+    ``versions`` maps a component to its version; ``artifacts`` are in building order, and
+    ``keys`` gives each its place in the store; ``node_image`` is the Docker image or box name.
+    """
+
+    name: str
+    provider: ProviderName
+    supply: SupplyName
+    versions: Mapping[str, str]
+    kubeadm_api: str
+    subnet: IPv4Network
+    host_address: IPv4Address
+    pods: IPv4Network
+    services: IPv4Network
+    dns_service: IPv4Address
+    nodes: tuple[Node, ...]
+    facts: NodeFacts
+    schedule_on_control_planes: bool
+    addons: tuple[str, ...]
+    nameservers: tuple[IPv4Address, ...]
+    image_repository: str
+    artifacts: tuple[Artifact, ...]
+    keys: Mapping[str, str]
+    node_image: str
+    node_args: tuple[str, ...]
+    host_cpus: int
+    box: Box | None
+    choices: tuple[Choice, ...]
+    warnings: tuple[Finding, ...]
+
+    @property
+    def control_planes(self) -> tuple[Node, ...]:
+        """The control plane nodes, first to last."""
+        return tuple(n for n in self.nodes if n.role == "control_plane")
+
+    @property
+    def workers(self) -> tuple[Node, ...]:
+        """The worker nodes, first to last."""
+        return tuple(n for n in self.nodes if n.role == "worker")
+
+    @property
+    def endpoint(self) -> str:
+        """Where the API answers on the lab's own network: ``address:port``."""
+        return f"{self.control_planes[0].address.ip}:6443"
+
+    @property
+    def context(self) -> str:
+        """The context of this lab in the user's kubeconfig."""
+        return f"labwright-{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A booted node as ssh reaches it, from ``vagrant ssh-config``."""
+
+    name: str
+    host: str
+    port: int
+    user: str
+    key: str

@@ -1,0 +1,1 @@
+"""The steps that the commands are made of, one module each."""

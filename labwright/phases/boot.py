@@ -1,0 +1,70 @@
+"""Bring the machines up through Vagrant, and note how ssh reaches them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from labwright import render
+from labwright.errors import BootError, Finding
+from labwright.model import Plan
+from labwright.phases.base import Run
+from labwright.plan import network_name
+from labwright.providers import PROVIDERS
+from labwright.tools.ssh import host_keys
+from labwright.tools.workdir import write
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """Ends with every planned machine running."""
+
+    name: str = "boot"
+
+    def title(self, run: Run) -> str:
+        """Count the machines."""
+        return f"Boot {len(run.plan.nodes)} machines on {run.plan.provider}"
+
+    def skip(self, run: Run) -> str | None:
+        """Never: only Vagrant knows what runs."""
+        return None
+
+    def outline(self, run: Run) -> list[str]:
+        """Name the machines with their addresses and sizes."""
+        return [
+            f"boot {n.name} ({n.role.replace('_', ' ')}) at {n.address.ip}, "
+            f"{n.size.cpus} CPU, {n.size.memory} MiB"
+            for n in run.plan.nodes
+        ]
+
+    def execute(self, run: Run) -> None:
+        """Start what does not run. Raises BootError."""
+        ensure_network(run)
+        states = run.vagrant.states()
+        down = [n.name for n in run.plan.nodes if states.get(n.name) != "running"]
+        if down:
+            run.say(f"start {', '.join(down)}")
+            run.vagrant.up(down, run.tool)
+        if down or not run.workdir.ssh_config.is_file():
+            self._note(run)
+        run.conclude(f"started {', '.join(down)}" if down else "all were running")
+
+    def _note(self, run: Run) -> None:
+        reached = run.vagrant.machines()
+        missing = [n.name for n in run.plan.nodes if n.name not in reached]
+        if missing:
+            what = f"Vagrant knows no way to reach {', '.join(missing)}"
+            fix = "run the same command again; if it stays so, invoke lab.destroy"
+            raise BootError(Finding("boot.unreachable", "error", what, fix=fix))
+        # A machine made anew has a new host key at the same port.
+        hosts = run.workdir.known_hosts
+        write(hosts, host_keys(run.tools.shell, reached.values()), 0o600)
+        write(run.workdir.ssh_config, render.ssh_config(reached, hosts), 0o600)
+        write(run.workdir.inventory / "machines.yml", render.machines(reached), 0o600)
+
+
+def ensure_network(run: Run) -> None:
+    """Make the lab's network where the provider leaves that to us."""
+    plan: Plan = run.plan
+    if PROVIDERS[plan.provider].caps.own_network:
+        name, gateway = network_name(plan.name), str(plan.host_address)
+        run.tools.docker.ensure_network(name, plan.name, str(plan.subnet), gateway)

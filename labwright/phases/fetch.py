@@ -1,0 +1,83 @@
+"""Build or fetch what the supply is made of, into the store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from labwright.model import Artifact
+from labwright.phases.base import Run
+from labwright.phases.preflight import GOALS, to_build
+from labwright.recipes import Job, build
+from labwright.render import Stocked
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Ends with every goal of the supply in the store."""
+
+    name: str = "fetch"
+
+    def title(self, run: Run) -> str:
+        """Name the supply."""
+        return f"Get software from the {run.plan.supply} supply"
+
+    def skip(self, run: Run) -> str | None:
+        """Skip when the store has it all."""
+        return None if to_build(run.plan, run.tools) else "the store has it all"
+
+    def outline(self, run: Run) -> list[str]:
+        """Name what would be built."""
+        return [f"build {a.title}" for a in to_build(run.plan, run.tools)]
+
+    def execute(self, run: Run) -> None:
+        """Build what is missing, each after what it needs. Raises SupplyError."""
+        missing = to_build(run.plan, run.tools)
+        for artifact in missing:
+            ensure(run, artifact)
+        run.conclude(", ".join(a.id for a in missing))
+
+
+def ensure(run: Run, artifact: Artifact, *, verify: bool = False) -> Path:
+    """Give an artifact's entry, making it when the store has none. Raises SupplyError."""
+    plan, store = run.plan, run.tools.store
+    inputs = {n: store.path(plan.keys[n]) for n in artifact.needs if n in plan.keys}
+
+    def make(work: Path, out: Path) -> None:
+        run.say(artifact.title or artifact.id)
+        build(Job(artifact, work, out, inputs, run.tools.shell, run.say))
+
+    return store.ensure(plan.keys[artifact.id], make, verify=verify)
+
+
+def recheck(run: Run) -> None:
+    """Hash every goal before it is installed anywhere; make again what is damaged."""
+    for artifact in run.plan.artifacts:
+        if artifact.id in GOALS and run.tools.store.verify(run.plan.keys[artifact.id]):
+            for need in to_build(run.plan, run.tools):
+                ensure(run, need)
+            for part in run.plan.artifacts:
+                if part.id in artifact.needs:
+                    ensure(run, part)
+            ensure(run, artifact, verify=True)
+
+
+def stock(run: Run) -> Stocked:
+    """Read what the built supply holds; empty parts where it is not built yet."""
+    plan, store = run.plan, run.tools.store
+
+    def read(goal: str, name: str) -> dict[str, object]:
+        path = store.path(plan.keys[goal]) / name
+        content: dict[str, object] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        return content
+
+    return Stocked(
+        packages={k: str(v) for k, v in read("apt", "versions.json").items()},
+        images=read("images", "images.json"),  # type: ignore[arg-type]
+    )
+
+
+def folders(run: Run) -> dict[str, Path]:
+    """Give the folders that nodes fetch from, by the name they have in the URL."""
+    return {goal: run.tools.store.path(run.plan.keys[goal]) for goal in ("apt", "images")}

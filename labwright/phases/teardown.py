@@ -1,0 +1,63 @@
+"""Halt a lab, or remove every trace of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from labwright import kubeconfig
+from labwright.phases.base import Run
+from labwright.providers import PROVIDERS
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Ends with every machine shut down and its disk kept."""
+
+    name: str = "halt"
+
+    def title(self, run: Run) -> str:
+        """Count the machines."""
+        return f"Halt {len(run.plan.nodes)} machines"
+
+    def skip(self, run: Run) -> str | None:
+        """Never: only Vagrant knows what runs."""
+        return None
+
+    def outline(self, run: Run) -> list[str]:
+        """Name the machines."""
+        return [f"halt {node.name}" for node in run.plan.nodes]
+
+    def execute(self, run: Run) -> None:
+        """Halt them. Raises BootError."""
+        run.vagrant.halt(run.tool)
+        run.conclude("invoke lab.up starts them again")
+
+
+@dataclass(frozen=True, slots=True)
+class Destroy:
+    """Ends with no machine, network, volume, key, context or file of the lab."""
+
+    name: str = "destroy"
+
+    def title(self, run: Run) -> str:
+        """Name the lab."""
+        return f"Destroy lab {run.workdir.name}"
+
+    def skip(self, run: Run) -> str | None:
+        """Skip what was never made."""
+        there = run.workdir.exists or any(run.tools.docker.owned(run.workdir.name).values())
+        return None if there else "there is nothing of it"
+
+    def outline(self, run: Run) -> list[str]:
+        """Name what goes."""
+        return [f"remove machines, network and .lab/{run.workdir.name}"]
+
+    def execute(self, run: Run) -> None:
+        """Remove machines through Vagrant, then what carries the lab's label, then files."""
+        if run.workdir.exists:
+            run.vagrant.destroy(run.tool)
+        if not run.workdir.exists or PROVIDERS[run.plan.provider].caps.own_network:
+            run.tools.docker.remove(run.workdir.name)
+        kubeconfig.take_out(kubeconfig.users_file(), f"labwright-{run.workdir.name}")
+        run.workdir.remove()
+        run.conclude("nothing of it is left")

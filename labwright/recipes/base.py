@@ -1,0 +1,217 @@
+"""What every recipe gets and uses: the job, its finished steps, and an apt of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from types import MappingProxyType
+
+from labwright.errors import Finding, SupplyError
+from labwright.model import Artifact
+from labwright.tools.shell import Result, Shell
+
+SUITE = "bookworm"
+DATA = Path(__file__).parent / "data"
+# Kubernetes 1.20 and CoreDNS are built with Debian 12's Go, whatever other Go is on PATH.
+GO_ROOT = Path("/usr/lib/go-1.19")
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+HOST_PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "kubernetes": (
+            "debian-archive-keyring",
+            "dpkg-dev",
+            "gcc",
+            "golang-1.19-go",
+            "golang-github-modern-go-reflect2-dev",
+            "jq",
+            "libc6-dev",
+            "make",
+            "rsync",
+        ),
+        "coredns": ("ca-certificates", "golang-1.19-go"),
+        "base": ("debian-archive-keyring", "mmdebstrap", "uidmap"),
+        "apt": ("apt-utils", "debian-archive-keyring"),
+        "images": ("binutils", "debian-archive-keyring"),
+    }
+)
+"""Debian packages that a recipe needs on the host, beyond a plain Debian 12."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One artifact to make.
+
+    ``work`` survives an interruption and is where finished steps are found again; ``out`` is
+    empty at the start and becomes the entry; ``inputs`` maps each need's id to its entry.
+    """
+
+    artifact: Artifact
+    work: Path
+    out: Path
+    inputs: Mapping[str, Path]
+    shell: Shell
+    say: Callable[[str], None]
+
+    def once(self, step: str, act: Callable[[], object], title: str = "") -> None:
+        """Do a step unless an earlier run has finished it; ``title`` is said before it starts."""
+        stamp = self.work / ".done" / step
+        if stamp.exists():
+            return
+        if title:
+            self.say(title)
+        act()
+        stamp.parent.mkdir(exist_ok=True)
+        stamp.touch()
+
+    def run(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """Run a program, every word of it kept in ``work/log``. Raises ToolError."""
+        with (self.work / "log").open("a", encoding="utf-8") as log:
+            print("$", *argv, file=log, flush=True)
+            return self.shell.run(
+                argv,
+                cwd=cwd,
+                env=env,
+                timeout=timeout,
+                on_line=lambda line: print(line, file=log, flush=True),
+            )
+
+
+Recipe = Callable[[Job], None]
+
+
+def go_env(work: Path) -> dict[str, str]:
+    """Give the environment for Debian's Go with all it writes below ``work``."""
+    return {
+        "PATH": f"{GO_ROOT / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "GOROOT": str(GO_ROOT),
+        "GOPATH": str(work / "gopath"),
+        "GOCACHE": str(work / "gocache"),
+        "GOFLAGS": "-trimpath",
+        "CGO_ENABLED": "0",
+    }
+
+
+def architecture(shell: Shell) -> str:
+    """Give the host's architecture as Debian, Go and OCI call it: ``amd64``, ``arm64``."""
+    return shell.run(["dpkg", "--print-architecture"]).out.strip()
+
+
+def host_apt_options(shell: Shell) -> list[str]:
+    """Give the host's proxies and date checks as lines of apt configuration."""
+    wanted = re.compile(r"Acquire::(https?::|Check-|Force|Retries)\S* \".+\";$")
+    lines = shell.run(["apt-config", "dump"]).out.splitlines()
+    return [line for line in lines if wanted.match(line)]
+
+
+def debian_sources(shell: Shell, kind: str = "deb") -> str:
+    """Give a sources.list for Debian bookworm from where the host itself gets it.
+
+    ``kind`` is ``deb`` or ``deb-src`` (then without updates and security: sources of releases).
+    Raises SupplyError: the host's apt knows no bookworm.
+    """
+    form = "$(CREATED_BY)|$(ORIGIN)|$(REPO_URI)|$(CODENAME)|$(COMPONENT)"
+    signed = f"[signed-by={KEYRING}] " if KEYRING.exists() else ""
+    found: dict[str, None] = {}
+    for line in shell.run(["apt-get", "indextargets", "--format", form]).out.splitlines():
+        target, origin, uri, suite, component = line.split("|")
+        if (target, origin, component) != ("Packages", "Debian", "main") or "cdrom:" in uri:
+            continue
+        if suite == SUITE or (kind == "deb" and suite.startswith(f"{SUITE}-")):
+            found[f"{kind} {signed}{uri} {suite} main"] = None
+    if not any(f" {SUITE} " in line for line in found):
+        raise SupplyError(
+            Finding(
+                "supply.no-bookworm",
+                "error",
+                f"apt on this computer knows no Debian {SUITE}",
+                "the lab's packages come from the archive that this computer itself uses",
+                "sudo apt-get update; if that does not help, add Debian 12 to /etc/apt",
+            )
+        )
+    return "".join(f"{line}\n" for line in found)
+
+
+class Apt:
+    """An apt with lists, cache and configuration of its own, below one folder.
+
+    The host's apt is neither read (its hooks would run) nor changed, and no root is needed.
+    """
+
+    def __init__(
+        self, job: Job, home: Path, sources: str, status: Path = Path("/dev/null")
+    ) -> None:
+        """Take packages from ``sources``; ``status`` says what counts as installed: nothing."""
+        self._job = job
+        self._home = home
+        for name in ("lists/partial", "archives/partial"):
+            (home / name).mkdir(parents=True, exist_ok=True)
+        (home / "sources.list").write_text(sources, encoding="utf-8")
+        own = {
+            "Dir::Etc::Main": "/dev/null",
+            "Dir::Etc::Parts": "/dev/null",
+            "Dir::Etc::SourceList": home / "sources.list",
+            "Dir::Etc::SourceParts": "/dev/null",
+            "Dir::Etc::Preferences": "/dev/null",
+            "Dir::Etc::PreferencesParts": "/dev/null",
+            "Dir::State": home,
+            "Dir::State::Lists": home / "lists",
+            "Dir::State::Status": status,
+            "Dir::Cache": home,
+            "Dir::Cache::Archives": home / "archives",
+            "Acquire::Languages": "none",
+            "Acquire::Retries": "3",
+            "Acquire::http::Timeout": "30",
+            "APT::Get::Assume-Yes": "true",
+            "APT::Install-Recommends": "false",
+            "APT::Sandbox::User": "root",
+            "Debug::NoLocking": "true",
+        }
+        lines = [*host_apt_options(job.shell), *(f'{k} "{v}";' for k, v in own.items())]
+        (home / "apt.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def get(self, *words: str, cwd: Path | None = None) -> Result:
+        """Run ``apt-get`` with these words. Raises ToolError."""
+        env = {"APT_CONFIG": str(self._home / "apt.conf"), "LC_ALL": "C.UTF-8"}
+        return self._job.run(["apt-get", *words], cwd=cwd, env=env)
+
+    def update(self) -> None:
+        """Fetch the lists; unlike apt itself, fail when one of them could not be had."""
+        self.get("update", "--error-on=any")
+
+    def closure(self, *names: str) -> list[Path]:
+        """Download packages and all they depend on that is not installed; give the files."""
+        archives = self._home / "archives"
+        self.get("install", "--download-only", *names)
+        return sorted(archives.glob("*.deb"))
+
+    def released(self) -> int:
+        """Give the newest date of the lists in seconds since 1970: younger than every package."""
+        dates = [
+            parsedate_to_datetime(line.removeprefix("Date:").strip())
+            for path in (self._home / "lists").glob("*Release")
+            for line in path.read_text(encoding="utf-8").splitlines()
+            if line.startswith("Date:")
+        ]
+        return int(max(dates).timestamp())
+
+
+def stanzas(text: str) -> list[dict[str, str]]:
+    """Parse Debian control data: one mapping of field to value for each paragraph."""
+    found = []
+    for paragraph in re.split(r"\n\s*\n", text.strip()):
+        joined = re.sub(r"\n[ \t]", "\n ", paragraph)
+        fields = re.findall(r"(?m)^([\w-]+):[ \t]*((?:.*)(?:\n .*)*)", joined)
+        found.append(dict(fields))
+    return found

@@ -1,0 +1,178 @@
+"""The images a cluster runs, made here from compiled binaries and Debian's packages.
+
+They are called ``labwright.local/<name>:<tag>``: they stand in for the vendors' images and are not
+those. Each is an OCI archive that ``ctr images import`` takes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from labwright import oci
+from labwright.errors import Finding, SupplyError
+from labwright.oci import File
+from labwright.recipes.base import Apt, Job, architecture, debian_sources
+from labwright.tools.store import remove_tree
+
+REPOSITORY = "labwright.local"
+STATIC = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+# kube-proxy calls these; kmod stands behind modprobe.
+PROXY_PACKAGES = ("iptables", "conntrack", "ipset", "kmod")
+# Debian's alternatives are set by scripts that do not run here. nft, as on the nodes: rules of
+# the other kind would live beside theirs, unseen.
+PROXY_LINKS = {
+    f"usr/sbin/{family}tables{action}": File(link="xtables-nft-multi", mode=0o777)
+    for family in ("ip", "ip6")
+    for action in ("", "-save", "-restore")
+}
+UNUSED = re.compile(r"usr/(share/(doc|man|info|lintian|bug|gcc|bash-completion)|lib/[^/]+/gconv)")
+TMP = {"tmp": File(mode=0o1777)}
+
+
+def build(job: Job) -> None:
+    """Make ``<name>.tar`` for each image, and ``images.json``.
+
+    Of the artifact's params, ``<name>_version`` is the version that the plan counts on.
+    images.json: name → ``ref``, ``archive`` (file name), ``digest`` (of the manifest), ``size``
+    (bytes of the archive).
+    """
+    source = json.loads((job.inputs["kubernetes"] / "source.json").read_text(encoding="utf-8"))
+    job.say("download etcd, busybox and what kube-proxy needs")
+    packages = _Packages(job)
+    found: dict[str, dict[str, str | int]] = {}
+    for image in _images(job, packages, source["pause"]):
+        name, _colon, tag = image.ref.removeprefix(f"{REPOSITORY}/").partition(":")
+        _check_version(name, tag, job.artifact.params.get(f"{name}_version", tag))
+        job.say(f"write image {image.ref}")
+        archive = job.out / f"{name}.tar"
+        digest = oci.write(replace(image, arch=architecture(job.shell)), archive)
+        size = archive.stat().st_size
+        found[name] = {"ref": image.ref, "archive": archive.name, "digest": digest, "size": size}
+    text = json.dumps(found, indent=1, sort_keys=True)
+    (job.out / "images.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _check_version(name: str, found: str, planned: str) -> None:
+    # The plan has named the image already; a tag that says another version would be a lie.
+    if found != planned:
+        raise SupplyError(
+            Finding(
+                f"supply.{name}-version",
+                "error",
+                f"Debian's archive has {name} {found} and no longer {planned}",
+                "an archive keeps only the newest version of a package",
+                f"set {name} to {found} in labwright/catalog.toml",
+            )
+        )
+
+
+def _images(job: Job, packages: _Packages, pause: str) -> Iterator[oci.Image]:
+    binaries = job.inputs["kubernetes"] / "bin"
+    version = f"v{job.artifact.version}"
+    for name in STATIC:
+        files = {f"usr/local/bin/{name}": File(binaries / name), **TMP}
+        yield oci.Image(_ref(name, version), files, entrypoint=(f"/usr/local/bin/{name}",))
+    yield oci.Image(
+        _ref("kube-proxy", version),
+        {**packages.closure(*PROXY_PACKAGES), **PROXY_LINKS, **TMP}
+        | {"usr/local/bin/kube-proxy": File(binaries / "kube-proxy")},
+        entrypoint=("/usr/local/bin/kube-proxy",),
+    )
+    yield oci.Image(
+        _ref("pause", pause), {"pause": File(binaries / "pause")}, entrypoint=("/pause",)
+    )
+    yield _etcd(packages)
+    yield _busybox(job, packages)
+    if "coredns" in job.inputs:
+        core = job.inputs["coredns"] / "bin/coredns"
+        tag = _coredns_version(job, core)
+        yield oci.Image(_ref("coredns", tag), {"coredns": File(core)}, entrypoint=("/coredns",))
+
+
+def _coredns_version(job: Job, program: Path) -> str:
+    said = job.shell.run([program, "-version"]).out
+    match = re.search(r"\d+\.\d+\.\d+", said)
+    return f"v{match[0] if match else 'unknown'}"
+
+
+def _etcd(packages: _Packages) -> oci.Image:
+    files, version = packages.pick("etcd-server", "etcd-client", "libc6")
+    own = {name: files[name] for name in ("usr/bin/etcd", "usr/bin/etcdctl")}
+    libraries = packages.libraries(own, files)
+    return oci.Image(_ref("etcd", version), own | libraries | TMP, entrypoint=("/usr/bin/etcd",))
+
+
+def _busybox(job: Job, packages: _Packages) -> oci.Image:
+    files, version = packages.pick("busybox-static")
+    program = files["bin/busybox"]
+    applets = job.shell.run([str(program.source), "--list"]).out.split()
+    links = {f"bin/{name}": File(link="busybox", mode=0o777) for name in applets}
+    content = {**links, "bin/busybox": program, "etc/passwd": File(packages.users), **TMP}
+    return oci.Image(_ref("busybox", version), content, cmd=("/bin/sh",))
+
+
+class _Packages:
+    """Debian packages taken apart, none of their scripts run."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        remove_tree(job.work / "apt/archives")
+        remove_tree(job.work / "roots")
+        self._apt = Apt(job, job.work / "apt", debian_sources(job.shell))
+        self._apt.update()
+        self.users = job.work / "passwd"
+        self.users.write_text("root:x:0:0:root:/:/bin/sh\n", encoding="utf-8")
+
+    def closure(self, *names: str) -> dict[str, File]:
+        """Give what these packages and all they need hold, less what no program reads."""
+        files = self._unpack(names[0], self._apt.closure(*names))
+        return {name: file for name, file in files.items() if not UNUSED.match(name)}
+
+    def pick(self, *names: str) -> tuple[dict[str, File], str]:
+        """Give what just these packages hold, and the first one's upstream version."""
+        folder = self._job.work / "roots" / f"{names[0]}.debs"
+        folder.mkdir(parents=True)
+        self._apt.get("download", *names, cwd=folder)
+        (first,) = folder.glob(f"{names[0]}_*.deb")
+        version = re.sub(r"^.*%3a|[-+].*$", "", first.name.split("_")[1])
+        return self._unpack(names[0], sorted(folder.glob("*.deb"))), version
+
+    def libraries(self, programs: Mapping[str, File], files: Mapping[str, File]) -> dict[str, File]:
+        """Pick from ``files`` the shared libraries that the programs ask for, and the loader."""
+        found: dict[str, File] = {}
+        waiting = list(programs.values())
+        while waiting:
+            for name in self._asked_for(waiting.pop(), files):
+                if name not in found:
+                    found[name] = _real(files, name)
+                    waiting.append(found[name])
+        return found
+
+    def _asked_for(self, program: File, files: Mapping[str, File]) -> Iterator[str]:
+        words = ["readelf", "--wide", "--dynamic", "--program-headers", str(program.source)]
+        said = self._job.shell.run(words).out
+        yield from (n.lstrip("/") for n in re.findall(r"program interpreter: (\S+)]", said))
+        for wanted in re.findall(r"\(NEEDED\).*\[(.+)]", said):
+            yield next(name for name in files if name.endswith(f"/{wanted}"))
+
+    def _unpack(self, name: str, packages: list[Path]) -> dict[str, File]:
+        root = self._job.work / "roots" / name
+        root.mkdir(parents=True)
+        for package in packages:
+            self._job.run(["dpkg-deb", "--extract", package, root])
+        return oci.tree(root)
+
+
+def _real(files: Mapping[str, File], name: str) -> File:
+    while link := files[name].link:
+        name = os.path.normpath(Path("/", name).parent / link).lstrip("/")
+    return files[name]
+
+
+def _ref(name: str, tag: str) -> str:
+    return f"{REPOSITORY}/{name}:{tag}"

@@ -1,0 +1,207 @@
+"""Plan → files, as text. Nothing here reads the world; writing is the workdir's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from labwright.model import Machine, Plan
+from labwright.plan import network_name
+from labwright.providers import PROVIDERS
+
+ROOT = Path(__file__).resolve().parent.parent
+SUPPLY_PORT = 8750
+
+
+@dataclass(frozen=True, slots=True)
+class Stocked:
+    """What a built supply holds, as its own manifests say.
+
+    ``packages``: deb name → version; ``images``: name → ``{ref, archive, digest, size}``.
+    """
+
+    packages: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def files(plan: Plan, stock: Stocked) -> dict[str, str]:
+    """Give every file of a lab that is known before it boots: path below .lab/<name> → text."""
+    return {
+        "Vagrantfile": vagrantfile(plan),
+        "inventory/hosts.yml": inventory(plan, stock),
+        "lab.lock": lock(plan, stock),
+    }
+
+
+def vagrantfile(plan: Plan) -> str:
+    """Render Vagrantfile.j2 with the partial of the plan's provider."""
+    provider = PROVIDERS[plan.provider]
+    env = Environment(
+        loader=FileSystemLoader([ROOT, ROOT / "templates"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - Ruby, where every value goes through the `ruby` filter
+    )
+    env.filters["ruby"] = ruby
+    nodes = [{"node": n, **provider.vagrant(n, plan.host_cpus)} for n in plan.nodes]
+    return env.get_template("Vagrantfile.j2").render(
+        plan=plan, nodes=nodes, network=network_name(plan.name)
+    )
+
+
+def ruby(value: object) -> str:
+    """Write a value as a Ruby literal; in a JSON string ``#`` would start an interpolation."""
+    return json.dumps(value, ensure_ascii=False).replace("#", "\\#")
+
+
+def inventory(plan: Plan, stock: Stocked) -> str:
+    """Give Ansible's inventory: the facts that roles branch on, no connection yet."""
+    groups = {
+        "control_planes": {"hosts": {n.name: None for n in plan.control_planes}},
+        "workers": {"hosts": {n.name: None for n in plan.workers}},
+    }
+    hosts = {
+        n.name: {
+            "lab_node_address": str(n.address.ip),
+            "lab_node_pod_cidr": str(n.pods),
+            "lab_node_role": n.role,
+        }
+        for n in plan.nodes
+    }
+    shared = {
+        **supply_facts(plan, stock, f"http://{plan.host_address}:{SUPPLY_PORT}"),
+        "lab_subnet": str(plan.subnet),
+        "lab_pod_cidr": str(plan.pods),
+        "lab_service_cidr": str(plan.services),
+        "lab_dns_service_ip": str(plan.dns_service),
+        "lab_dns_enabled": "dns" in plan.addons,
+        "lab_control_plane_endpoint": plan.endpoint,
+        "lab_schedule_on_control_planes": plan.schedule_on_control_planes,
+        "lab_cluster_nodes": [
+            {
+                "name": n.name,
+                "address": str(n.address.ip),
+                "role": n.role,
+                "pod_cidr": str(n.pods),
+            }
+            for n in plan.nodes
+        ],
+    }
+    tree = {"nodes": {"hosts": hosts, "vars": shared, "children": groups}}
+    return _HEAD + yaml.safe_dump(tree, sort_keys=False)
+
+
+def supply_facts(plan: Plan, stock: Stocked, url: str) -> dict[str, Any]:
+    """Give the facts that baking a node and converging it have in common.
+
+    ``url`` is where the node reaches the supply's folders by HTTP.
+    """
+    apt = {
+        "name": "labwright",
+        "uris": [f"{url}/apt/"],
+        "suites": ["./"],
+        "components": [],
+        "trusted": True,
+        "key_url": "",
+    }
+    return {
+        "lab_name": plan.name,
+        "lab_kubernetes_version": plan.versions["kubernetes"],
+        "lab_kubeadm_api": plan.kubeadm_api,
+        "lab_apt_sources": [apt],
+        "lab_packages": dict(stock.packages),
+        "lab_images": [
+            {
+                "name": name,
+                "ref": image["ref"],
+                "digest": image["digest"],
+                "archive_url": f"{url}/images/{image['archive']}",
+            }
+            for name, image in stock.images.items()
+        ],
+        "lab_image_refs": {name: image["ref"] for name, image in stock.images.items()},
+        "lab_image_repository": plan.image_repository,
+        "lab_containerd_config_version": 2 if plan.versions["containerd"].startswith("1.") else 3,
+        "lab_cgroup_driver": plan.facts.cgroup_driver,
+        "lab_own_kernel": plan.facts.own_kernel,
+        "lab_restrict_oom_score_adj": plan.facts.restrict_oom_score_adj,
+        "lab_conntrack_tunable": plan.facts.conntrack_tunable,
+        "lab_upstream_dns": [str(address) for address in plan.nameservers],
+    }
+
+
+def machines(reached: Mapping[str, Machine]) -> str:
+    """Give the second half of the inventory: how ssh reaches each node, known after boot."""
+    hosts = {
+        name: {
+            "ansible_host": m.host,
+            "ansible_port": m.port,
+            "ansible_user": m.user,
+            "ansible_ssh_private_key_file": m.key,
+        }
+        for name, m in reached.items()
+    }
+    return _HEAD + yaml.safe_dump({"nodes": {"hosts": hosts}}, sort_keys=False)
+
+
+def ssh_config(reached: Mapping[str, Machine], known_hosts: Path) -> str:
+    """Give an ssh configuration with one entry a node, for people and for the checks."""
+    entries = [
+        f"Host {name}\n"
+        f"  HostName {m.host}\n"
+        f"  Port {m.port}\n"
+        f"  User {m.user}\n"
+        f'  IdentityFile "{m.key}"\n'
+        "  IdentitiesOnly yes\n"
+        "  PasswordAuthentication no\n"
+        "  StrictHostKeyChecking yes\n"
+        f'  UserKnownHostsFile "{known_hosts}"\n'
+        "  LogLevel ERROR\n"
+        for name, m in reached.items()
+    ]
+    return "\n".join(entries)
+
+
+def lock(plan: Plan, stock: Stocked) -> str:
+    """Give lab.lock: the whole plan resolved, and the digests of what was built for it."""
+    content = {
+        "name": plan.name,
+        "provider": plan.provider,
+        "supply": plan.supply,
+        "versions": dict(plan.versions),
+        "subnet": str(plan.subnet),
+        "pods": str(plan.pods),
+        "services": str(plan.services),
+        "nodes": {
+            n.name: {
+                "role": n.role,
+                "address": str(n.address),
+                "pods": str(n.pods),
+                "mac": n.mac,
+                "cpus": n.size.cpus,
+                "memory": n.size.memory,
+                "disk": n.size.disk,
+            }
+            for n in plan.nodes
+        },
+        "addons": list(plan.addons),
+        "node_image": plan.node_image,
+        "store": dict(plan.keys),
+        "packages": dict(stock.packages),
+        "images": {
+            name: {"ref": image["ref"], "digest": image["digest"]}
+            for name, image in stock.images.items()
+        },
+    }
+    return _HEAD + yaml.safe_dump(content, sort_keys=False)
+
+
+_HEAD = "# Written by Labwright from lab.yaml; changes here are lost.\n"

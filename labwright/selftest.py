@@ -1,0 +1,59 @@
+"""The project's own checks, as ``invoke test`` runs them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from invoke.exceptions import Exit
+
+from labwright.render import ROOT
+from labwright.tools.shell import Shell
+
+CHECKS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("ruff", ("-m", "ruff", "check", ".")),
+    ("format", ("-m", "ruff", "format", "--check", ".")),
+    ("mypy", ("-m", "mypy")),
+    ("ansible-lint", ("-m", "ansiblelint", "--offline", "--strict", "playbooks")),
+)
+
+
+def run(*, fast: bool, pattern: str) -> None:
+    """Run everything in the order of its cost; the first failure ends it.
+
+    Raises Exit with the failing check's code.
+    """
+    here = str(Path(sys.executable).parent)
+    # ansible-lint starts ansible by name; docker's daemon is where only root's PATH looks.
+    path = os.pathsep.join([here, os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+    shell = Shell({"PATH": path})
+    _tools(shell)
+    for name, words in CHECKS:
+        print(f"== {name}", flush=True)  # noqa: T201
+        _end(shell.hand_over([sys.executable, *words]))
+    options = [
+        "-m",
+        "pytest",
+        *(["-m", "not e2e"] if fast else []),
+        *(["-k", pattern] if pattern else []),
+    ]
+    print("== pytest", flush=True)  # noqa: T201
+    _end(shell.hand_over([sys.executable, *options]))
+
+
+def _tools(shell: Shell) -> None:
+    """Install the developers' tools from their lock file, once."""
+    lock = ROOT / "requirements-dev.lock"
+    stamp = Path(sys.prefix) / "requirements-dev.lock"
+    if stamp.is_file() and stamp.read_bytes() == lock.read_bytes():
+        return
+    words = ["-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock)]
+    _end(shell.hand_over([sys.executable, *options]))
+    shutil.copyfile(lock, stamp)
+
+
+def _end(code: int) -> None:
+    if code:
+        raise Exit(code=code)

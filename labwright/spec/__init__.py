@@ -1,0 +1,121 @@
+"""lab.yaml: load, default, validate. Every problem is collected before any is raised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+from pydantic import ValidationError
+
+from labwright.errors import Finding, SpecError
+from labwright.model import Box, NodeSpec, Role, Size, Spec
+from labwright.spec.check import check
+from labwright.spec.file import SIZES, LabFile, NodeFile, node_names
+from labwright.spec.words import bad_yaml, findings, kind, path_of
+
+__all__ = ["build", "load", "schema"]
+
+
+def load(path: Path | None) -> Spec:
+    """Read a lab.yaml; with ``None`` the built-in defaults.
+
+    Raises SpecError with every problem found, each with its key's path.
+    """
+    if path is None:
+        return build({}, "")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(
+            Finding(
+                "spec.unreadable", "error", f"{path} cannot be read", str(error), where=str(path)
+            )
+        ) from error
+    try:
+        raw = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader underneath
+    except yaml.YAMLError as error:
+        raise SpecError(bad_yaml(path, error)) from error
+    return build({} if raw is None else raw, str(path.resolve()))
+
+
+def build(raw: object, source: str = "lab.yaml") -> Spec:
+    """Make a Spec of parsed YAML; raises SpecError with every problem found."""
+    if not isinstance(raw, Mapping):
+        what = f"{source or 'lab.yaml'} holds {kind(raw)}, not keys with values"
+        raise SpecError(Finding("spec.not-a-mapping", "error", what, fix="start with: name: lab"))
+    try:
+        file = LabFile.model_validate(raw)
+    except ValidationError as error:
+        found = findings(error)
+        unread = {finding.where for finding in found}
+        rest = LabFile.model_validate(_without(raw, [path_of(e["loc"]) for e in error.errors()]))
+        raise SpecError([*found, *check(rest, unread)]) from None
+    problems = [*check(file)]
+    if problems:
+        raise SpecError(problems)
+    return _spec(file, source)
+
+
+def _without(raw: Mapping[Any, Any], paths: list[tuple[int | str, ...]]) -> dict[Any, Any]:
+    """Leave out the refused keys, so that the rules between the others can still speak."""
+    heads = {path[0] for path in paths if len(path) == 1 or not isinstance(raw[path[0]], Mapping)}
+    kept = {key: value for key, value in raw.items() if key not in heads}
+    for head in {path[0] for path in paths} - heads:
+        deeper = [path[1:] for path in paths if path[0] == head]
+        kept[head] = _without(kept[head], deeper)
+    return kept
+
+
+def schema() -> dict[str, Any]:
+    """Give the JSON Schema of lab.yaml, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Labwright lab.yaml",
+        **LabFile.model_json_schema(),
+    }
+
+
+def _spec(file: LabFile, source: str) -> Spec:
+    subnet = file.network.subnet
+    return Spec(
+        name=file.name,
+        provider=None if file.provider == "auto" else file.provider,
+        supply=None if file.supply == "auto" else file.supply,
+        kubernetes=None if file.kubernetes == "auto" else file.kubernetes,
+        subnet=None if isinstance(subnet, str) else subnet,
+        pods=file.network.pods,
+        services=file.network.services,
+        nodes=tuple(
+            NodeSpec(name, role, _size(role, file.nodes.get(name, NodeFile()), file.defaults))
+            for name, role in node_names(file)
+        ),
+        schedule_on_control_planes=file.schedule_on_control_planes,
+        addons=tuple(file.addons),
+        box=Box(**file.box.model_dump()) if file.box else None,
+        source=source,
+    )
+
+
+def _size(role: Role, own: NodeFile, defaults: NodeFile) -> Size:
+    def pick(key: Literal["cpus", "memory", "disk"]) -> int:
+        mine, common = getattr(own, key), getattr(defaults, key)
+        return cast("int", mine or common or getattr(SIZES[role], key))
+
+    return Size(pick("cpus"), pick("memory"), pick("disk"))
+
+
+class _Loader(yaml.SafeLoader):
+    """A SafeLoader that refuses a key given twice; YAML itself keeps the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is here twice", key_node.start_mark
+                )
+            seen.add(key if isinstance(key, str) else repr(key))
+        return super().construct_mapping(node, deep)

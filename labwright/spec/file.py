@@ -1,0 +1,113 @@
+"""The keys of lab.yaml, their types and their defaults."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from ipaddress import IPv4Network
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from labwright.model import Role, Size
+
+MAX_WORKERS = 50
+_MIB = {"": 1, "M": 1, "MI": 1, "MIB": 1, "G": 1024, "GI": 1024, "GIB": 1024}
+
+
+def _mebibytes(value: object) -> object:
+    """Read ``2048``, ``2048MiB`` or ``2GiB`` as MiB; leave anything else to the type check."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+)\s*([A-Za-z]*)\s*", value)
+        if match and match[2].upper() in _MIB:
+            return int(match[1]) * _MIB[match[2].upper()]
+        raise ValueError("write a number of MiB, or a size such as 2GiB or 2048MiB")
+    return value
+
+
+def _private(network: IPv4Network) -> IPv4Network:
+    if not network.is_private:
+        raise ValueError("take a private network: inside 10/8, 172.16/12 or 192.168/16")
+    return network
+
+
+def _text(value: object) -> object:
+    """YAML reads an unquoted 1.20 as the number 1.2: refuse it instead of guessing."""
+    if isinstance(value, float):
+        raise ValueError(f'put the version in quotes, as in "{value:.2f}": YAML read a number')
+    return value
+
+
+_SIZE_SCHEMA = {
+    "anyOf": [
+        {"type": "integer", "minimum": 1},
+        {"type": "string", "pattern": r"^\d+\s*[A-Za-z]*$"},
+    ]
+}
+Mebibytes = Annotated[int, BeforeValidator(_mebibytes), WithJsonSchema(_SIZE_SCHEMA)]
+Network = Annotated[IPv4Network, AfterValidator(_private)]
+Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,28}[a-z0-9])?$")]
+Version = Annotated[str, BeforeValidator(_text), Field(pattern=r"^(auto|\d+\.\d+(\.\d+)?)$")]
+Auto = Literal["auto"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=False, frozen=True)
+
+
+class NodeFile(_Model):
+    """CPUs, memory and disk of a node; what is left out comes from the defaults."""
+
+    cpus: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
+    memory: Annotated[Mebibytes, Field(ge=512, le=1024 * 1024)] | None = None
+    disk: Annotated[Mebibytes, Field(ge=4096, le=4 * 1024 * 1024)] | None = None
+
+
+class NetworkFile(_Model):
+    """The lab's own network and the two ranges inside the cluster."""
+
+    subnet: Annotated[Auto | Network, Field(union_mode="left_to_right")] = "auto"
+    pods: Network = IPv4Network("10.244.0.0/16")
+    services: Network = IPv4Network("10.96.0.0/16")
+
+
+class BoxFile(_Model):
+    """A Vagrant box for the providers that boot virtual machines."""
+
+    name: Annotated[str, Field(min_length=1)]
+    version: Annotated[str, BeforeValidator(_text)] = ""
+    url: str = ""
+    checksum: Annotated[str, Field(pattern=r"^(|sha256:[0-9a-f]{64})$")] = ""
+
+
+class LabFile(_Model):
+    """A lab.yaml: every key is optional."""
+
+    name: Name = "lab"
+    provider: Literal["auto", "virtualbox", "libvirt", "docker"] = "auto"
+    supply: Literal["auto", "packages"] = "auto"
+    kubernetes: Version = "auto"
+    network: NetworkFile = NetworkFile()
+    control_planes: Annotated[int, Field(ge=1, le=1, strict=True)] = 1
+    workers: Annotated[int, Field(ge=0, le=MAX_WORKERS, strict=True)] = 2
+    schedule_on_control_planes: bool = False
+    defaults: NodeFile = NodeFile()
+    nodes: dict[str, NodeFile] = {}
+    addons: list[str] = ["dns"]
+    box: BoxFile | None = None
+
+
+# What a node gets when neither its own entry nor `defaults` says so. kubeadm wants 2 CPUs and
+# 1700 MB on a control plane; a worker runs little until the user puts something on it.
+SIZES: Mapping[Role, Size] = {
+    "control_plane": Size(cpus=2, memory=2048, disk=20 * 1024),
+    "worker": Size(cpus=1, memory=1536, disk=20 * 1024),
+}
+
+
+def node_names(file: LabFile) -> list[tuple[str, Role]]:
+    """Give the nodes' names and roles: cp1 …, then w1 …."""
+    planes: list[tuple[str, Role]] = [
+        (f"cp{i}", "control_plane") for i in range(1, file.control_planes + 1)
+    ]
+    return planes + [(f"w{i}", "worker") for i in range(1, file.workers + 1)]

@@ -1,0 +1,109 @@
+"""Turns what pydantic and YAML say of a lab.yaml into findings."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from labwright.errors import Finding
+from labwright.spec.file import MAX_WORKERS, BoxFile, LabFile, NetworkFile, NodeFile
+
+DOCS = "docs/lab-yaml.md"
+
+
+def findings(error: ValidationError) -> list[Finding]:
+    """Make one finding of each problem that pydantic saw."""
+    return [
+        _finding(cast("Mapping[str, Any]", item), ".".join(map(str, path_of(item["loc"]))))
+        for item in _without_twins(error.errors(include_url=False))
+    ]
+
+
+def _without_twins(items: Iterable[Any]) -> Iterator[Any]:
+    """A union reports once for each of its members; one message a key is enough."""
+    seen = set()
+    for item in sorted(items, key=lambda i: i["type"] == "literal_error"):
+        path = path_of(item["loc"])
+        if path not in seen:
+            seen.add(path)
+            yield item
+
+
+def path_of(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Drop what pydantic adds to a path: the names of a union's members and validators."""
+    return tuple(
+        part
+        for part in loc
+        if isinstance(part, int) or not re.search(r"[\[(]|^literal|^IPv4|^function", part)
+    )
+
+
+def _finding(item: Mapping[str, Any], where: str) -> Finding:
+    loc, kind = item["loc"], item["type"]
+    given = item.get("input")
+    if kind == "extra_forbidden":
+        known = _keys_beside(loc)
+        fix = likely(str(loc[-1]), known) or f"the keys here are {listed(known)}"
+        return Finding("spec.unknown-key", "error", "there is no such key", "", fix, where, DOCS)
+    if where == "control_planes" and isinstance(given, int) and given > 1:
+        return Finding(
+            "spec.control-planes",
+            "error",
+            f"{given} control planes are not supported yet, only 1",
+            "several need one address that outlives each of them",
+            "set control_planes: 1",
+            where,
+        )
+    hints = {
+        "name": "up to 30 characters: small letters, digits and dashes, a letter first",
+        "workers": f"a whole number from 1 to {MAX_WORKERS}",
+        "kubernetes": 'a version in quotes such as "1.20.2", or auto',
+        "network.subnet": "a private network such as 192.168.56.0/24, or auto",
+        "box.checksum": "sha256: and 64 hexadecimal digits",
+    }
+    message = str(item["msg"]).removeprefix("Value error, ")
+    what = f"{given!r} is not allowed here" if not isinstance(given, dict) else "wrong shape"
+    return Finding(
+        f"spec.{kind.replace('_', '-')}", "error", what, message, hints.get(where, ""), where
+    )
+
+
+def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
+    models: dict[str, type[BaseModel]] = {
+        "network": NetworkFile,
+        "defaults": NodeFile,
+        "nodes": NodeFile,
+        "box": BoxFile,
+    }
+    model = models.get(str(loc[0]), LabFile) if len(loc) > 1 else LabFile
+    return list(model.model_fields)
+
+
+def likely(word: str, known: Iterable[str]) -> str:
+    """Guess which of the known words was meant; empty when none is near."""
+    match = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {match[0]}?" if match else ""
+
+
+def listed(words: Iterable[str]) -> str:
+    """Write words as a list in a sentence."""
+    return ", ".join(words)
+
+
+def kind(value: object) -> str:
+    """Name what YAML gave, in words of a person who writes YAML."""
+    return {list: "a list", str: "one text", int: "a number"}.get(type(value), "something else")
+
+
+def bad_yaml(path: Path, error: yaml.YAMLError) -> Finding:
+    """Say in which line a file stops being YAML."""
+    mark = getattr(error, "problem_mark", None)
+    where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+    why = getattr(error, "problem", None) or str(error)
+    return Finding("spec.not-yaml", "error", "this is not YAML", why, "mend this line", where)

@@ -1,0 +1,1 @@
+"""Everything that touches the outside world: processes, Vagrant, Ansible, files, the host."""

@@ -1,0 +1,147 @@
+"""Docker's own command line: the daemon, node images, and the labs' networks."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from labwright.errors import BootError, Finding, HostError
+from labwright.tools.shell import Shell, ToolError
+
+START_DEADLINE = 60.0
+LABEL = "labwright.lab"
+
+
+class Docker:
+    """The Docker daemon that this user reaches."""
+
+    def __init__(self, shell: Shell) -> None:
+        """Use ``docker`` from the PATH."""
+        self._shell = shell
+
+    def api(self) -> tuple[str | None, str]:
+        """Give the daemon's API version, or ``None`` and why it does not answer."""
+        words = ["docker", "version", "--format", "{{.Server.APIVersion}}"]
+        try:
+            result = self._shell.run(words, check=False, timeout=10)
+        except ToolError as error:
+            return None, error.findings[0].what
+        version = result.out.strip()
+        if result.code == 0 and version:
+            return version, ""
+        return None, (result.tail(1) or ("no answer",))[0]
+
+    def start(self, log: Path) -> None:
+        """Start the daemon and wait until it answers.
+
+        systemd where it runs; elsewhere dockerd itself: Debian's init script fails on a host
+        that may not raise limits. Raises HostError when no daemon answers within a minute.
+        """
+        if Path("/run/systemd/system").is_dir():
+            self._shell.run(["systemctl", "start", "docker"], check=False)
+        else:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            self._shell.detach(["dockerd"], log)
+        deadline = time.monotonic() + START_DEADLINE
+        while time.monotonic() < deadline:
+            version, why = self.api()
+            if version:
+                return
+            time.sleep(0.5)
+        tail = (
+            log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+        )
+        raise HostError(
+            Finding("host.docker.not-started", "error", "Docker did not start", why), tail[-20:]
+        )
+
+    def has_image(self, name: str) -> bool:
+        """Whether an image is there."""
+        return self._run("image", "inspect", "--format", "{{.Id}}", name, check=False) is not None
+
+    def ensure_network(self, name: str, lab: str, subnet: str, gateway: str) -> bool:
+        """Make a lab's network unless it is there; give whether it was made.
+
+        Raises BootError when one of that name has another subnet.
+        """
+        if (there := self.network(name)) is not None:
+            if there == subnet:
+                return False
+            what = f"the Docker network {name} has {there}, and the plan says {subnet}"
+            raise BootError(Finding("boot.network", "error", what, fix="invoke lab.destroy"))
+        self._run(
+            *("network", "create", "--driver=bridge", f"--subnet={subnet}", f"--gateway={gateway}"),
+            *(f"--label={LABEL}={lab}", name),
+        )
+        return True
+
+    def network(self, name: str) -> str | None:
+        """Give the subnet of a network, or ``None`` where there is no such network."""
+        words = ("network", "inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", name)
+        out = self._run(*words, check=False)
+        return out.strip() if out is not None else None
+
+    def networks(self) -> list[tuple[str, str]]:
+        """Give ``(name, subnet)`` of every network that has one."""
+        names = (self._run("network", "ls", "-q", check=False) or "").split()
+        if not names:
+            return []
+        raw: list[dict[str, Any]] = json.loads(self._run("network", "inspect", *names) or "[]")
+        return [
+            (net["Name"], config["Subnet"])
+            for net in raw
+            for config in (net["IPAM"]["Config"] or [])
+            if "." in config.get("Subnet", "")
+        ]
+
+    def owned(self, lab: str) -> dict[str, list[str]]:
+        """Give the containers and networks that carry a lab's label."""
+        where = ("--filter", f"label={LABEL}={lab}", "-q")
+        return {
+            "containers": (self._run("ps", "-a", *where, check=False) or "").split(),
+            "networks": (self._run("network", "ls", *where, check=False) or "").split(),
+        }
+
+    def remove(self, lab: str) -> None:
+        """Remove what carries a lab's label: containers with their volumes, then networks."""
+        owned = self.owned(lab)
+        if owned["containers"]:
+            self._run("rm", "-f", "-v", *owned["containers"])
+        if owned["networks"]:
+            self._run("network", "rm", *owned["networks"])
+
+    def import_image(self, archive: Path, name: str, changes: Sequence[str] = ()) -> None:
+        """Make an image of a root file system archive."""
+        options = [word for change in changes for word in ("--change", change)]
+        self._run("import", *options, str(archive), name)
+
+    def run_detached(self, name: str, image: str, args: Sequence[str], cmd: Sequence[str]) -> None:
+        """Start a container in the background."""
+        self._run("run", "-d", f"--name={name}", *args, image, *cmd)
+
+    def address(self, container: str) -> tuple[str, str]:
+        """Give a container's address on the default bridge, and the host's there."""
+        form = "{{.NetworkSettings.IPAddress}} {{.NetworkSettings.Gateway}}"
+        own, host = (self._run("inspect", "--format", form, container) or "").split()
+        return own, host
+
+    def commit(self, container: str, image: str, changes: Sequence[str] = ()) -> None:
+        """Make an image of a container's file system."""
+        options = [word for change in changes for word in ("--change", change)]
+        self._run("commit", *options, container, image)
+
+    def remove_container(self, name: str) -> None:
+        """Remove a container and its volumes, if it is there."""
+        self._run("rm", "-f", "-v", name, check=False)
+
+    def execute(self, container: str, *words: str, stdin: str | None = None) -> str:
+        """Run a program in a container and give its output."""
+        flags = ["-i"] if stdin is not None else []
+        return self._shell.run(["docker", "exec", *flags, container, *words], input=stdin).out
+
+    def _run(self, *words: str, check: bool = True) -> str | None:
+        result = self._shell.run(["docker", *words], check=check)
+        return result.out if result.code == 0 else None

@@ -1,0 +1,207 @@
+"""Measures this computer: what HostFacts says, and nothing else looks at the host."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import ipaddress
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from labwright.errors import LabError
+from labwright.model import HostFacts, HostNetwork, Tool
+from labwright.tools import workdir
+from labwright.tools.docker import Docker
+from labwright.tools.shell import Shell
+
+TOOLS = ("vagrant", "VBoxManage", "virsh", "docker", "dockerd", "apt-get", "ip", "go")
+VENDORS = ("pkgs.k8s.io", "registry.k8s.io")
+VENDOR_DEADLINE = 0.8
+
+
+def facts(shell: Shell) -> HostFacts:
+    """Measure the host; everything that waits is asked at the same time."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        docker = Docker(shell)
+        api = pool.submit(docker.api)
+        nets = pool.submit(_networks, shell, docker)
+        installed = pool.submit(_installed, shell)
+        vendors = {name: pool.submit(_answers, name) for name in VENDORS}
+        version, why = api.result()
+        release = _os_release()
+        return HostFacts(
+            os_kind=platform.system().lower(),
+            os=release.get("ID", platform.system().lower()),
+            os_version=release.get("VERSION_ID", platform.release()),
+            kernel=platform.release(),
+            arch=platform.machine(),
+            cpus=os.cpu_count() or 1,
+            memory=_memory(),
+            disk_free=_disk_free(workdir.cache()),
+            root=os.geteuid() == 0,
+            tools={name: Tool(path) for name in TOOLS if (path := _which(name))},
+            docker_api=version,
+            docker_why=why,
+            cgroup=2 if Path("/sys/fs/cgroup/cgroup.controllers").exists() else 1,
+            caps=_caps(),
+            networks=nets.result(),
+            nameservers=_nameservers(),
+            vboxdrv=Path("/dev/vboxdrv").exists(),
+            kvm=_opens("/dev/kvm"),
+            apt_installed=installed.result(),
+            upstream={name: job.result() for name, job in vendors.items()},
+        )
+
+
+def go_modules(shell: Shell, module: str) -> bool | None:
+    """Ask the Go module proxy for a module; ``None`` where no Go is here to ask with.
+
+    ``module`` is ``path@version``. The proxy is whichever Go is set up to use.
+    """
+    go = _which("go") or shutil.which("go", path="/usr/lib/go-1.19/bin")
+    if go is None:
+        return None
+    try:
+        result = shell.run(
+            [go, "list", "-m", module],
+            cwd=Path("/"),
+            env={"GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"},
+            timeout=20,
+            check=False,
+        )
+    except LabError:
+        return False
+    return result.code == 0
+
+
+def _which(name: str) -> str | None:
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/local/sbin")
+
+
+def _os_release() -> Mapping[str, str]:
+    try:
+        return platform.freedesktop_os_release()
+    except OSError:
+        return {}
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+
+
+def _disk_free(path: Path) -> int:
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free // 2**20
+
+
+# Bit numbers of linux/capability.h, in order.
+CAPS = """
+    CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE
+    NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO
+    SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME
+    SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG
+    WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE
+""".split()  # noqa: SIM905 - forty-one quoted words would hide the order
+
+
+def caps_of(mask: int) -> frozenset[str]:
+    """Give the names in a capability mask, as in CapBnd of /proc/self/status."""
+    return frozenset(f"CAP_{name}" for bit, name in enumerate(CAPS) if mask >> bit & 1)
+
+
+def _caps() -> frozenset[str]:
+    """Give the bounding set: what a container can be given at most."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return frozenset()
+    match = re.search(r"^CapBnd:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return caps_of(int(match[1], 16)) if match else frozenset()
+
+
+def _networks(shell: Shell, docker: Docker) -> tuple[HostNetwork, ...]:
+    """Give what the host's routes reach without a gateway of the internet, and Docker's ranges."""
+    found: list[HostNetwork] = []
+    owners: dict[str, str] = {}
+    if docker.api()[0]:
+        for name, subnet in docker.networks():
+            owners[subnet] = name
+            found.append(HostNetwork(IPv4Network(subnet), name))
+    if ip := _which("ip"):
+        routes = shell.run([ip, "-j", "-4", "route", "show", "table", "all"], check=False).out
+        for route in json.loads(routes or "[]"):
+            network = _network(route.get("dst", ""))
+            if network and str(network) not in owners and not _covered(network, found):
+                found.append(HostNetwork(network, f"route on {route.get('dev', 'the host')}"))
+    return tuple(found)
+
+
+def _covered(network: IPv4Network, found: list[HostNetwork]) -> bool:
+    return any(network.subnet_of(other.network) for other in found)
+
+
+def _network(text: str) -> IPv4Network | None:
+    try:
+        network = IPv4Network(text)
+    except ValueError:
+        return None
+    return None if network.is_loopback or network.is_multicast else network
+
+
+def _nameservers() -> tuple[IPv4Address, ...]:
+    """Give the name servers a node could ask: none on the host's own loopback.
+
+    systemd-resolved's stub is 127.0.0.53; the servers behind it are in a file of its own
+    (https://github.com/coredns/coredns/issues/2087).
+    """
+    for file in ("/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"):
+        try:
+            text = Path(file).read_text(encoding="utf-8")
+        except OSError:
+            continue
+        addresses = [
+            _address(word) for word in re.findall(r"^nameserver\s+(\S+)", text, re.MULTILINE)
+        ]
+        usable = tuple(a for a in addresses if a and not a.is_loopback)
+        if usable:
+            return usable
+    return ()
+
+
+def _address(text: str) -> IPv4Address | None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return address if isinstance(address, IPv4Address) else None
+
+
+def _opens(path: str) -> bool:
+    try:
+        os.close(os.open(path, os.O_RDWR))
+    except OSError:
+        return False
+    return True
+
+
+def _installed(shell: Shell) -> frozenset[str]:
+    if not shutil.which("dpkg-query"):
+        return frozenset()
+    words = ["dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package}\n"]
+    lines = shell.run(words, check=False).out.splitlines()
+    return frozenset(line.split()[1] for line in lines if line.startswith("ii "))
+
+
+def _answers(name: str) -> str:
+    try:
+        socket.create_connection((name, 443), timeout=VENDOR_DEADLINE).close()
+    except OSError:
+        return "does not answer"
+    return "answers"

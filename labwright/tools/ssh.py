@@ -1,0 +1,53 @@
+"""ssh to a node, by the lab's own configuration and its own known hosts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from labwright.errors import BootError, Finding
+from labwright.model import Machine
+from labwright.tools.shell import Shell
+
+
+class Ssh:
+    """Runs commands on nodes."""
+
+    def __init__(self, shell: Shell, config: Path) -> None:
+        """Use the ``ssh_config`` of a lab."""
+        self._shell = shell
+        self._config = config
+
+    def words(self, node: str, *command: str) -> list[str]:
+        """Give the command line that reaches a node."""
+        return ["ssh", "-F", str(self._config), node, *command]
+
+    def run(self, node: str, command: str, timeout: float = 30) -> str:
+        """Run a command on a node and give its output. Raises ToolError."""
+        return self._shell.run(self.words(node, command), timeout=timeout).out
+
+
+def host_keys(shell: Shell, machines: Iterable[Machine], deadline: float = 90) -> str:
+    """Give the machines' host keys as a known_hosts file, waiting until each has one to show.
+
+    A key is taken when a machine was just booted by us; from then on ssh and Ansible refuse any
+    other. Raises BootError: a machine shows none within ``deadline`` seconds.
+    """
+    end = time.monotonic() + deadline
+    with ThreadPoolExecutor() as pool:
+        return "".join(pool.map(lambda machine: _scan(shell, machine, end), machines))
+
+
+def _scan(shell: Shell, machine: Machine, end: float) -> str:
+    words = ["ssh-keyscan", "-T", "5", "-t", "ed25519", "-p", str(machine.port), machine.host]
+    while True:
+        result = shell.run(words, check=False)
+        if result.out.strip():
+            return result.out
+        if time.monotonic() > end:
+            what = f"{machine.name} shows no ssh host key at {machine.host}:{machine.port}"
+            why = (result.tail(1) or ("no answer",))[0]
+            raise BootError(Finding("boot.no-host-key", "error", what, f"last seen: {why}"))
+        time.sleep(0.3)

@@ -1,0 +1,148 @@
+"""Vagrant, through python-vagrant: boot, halt, destroy and find machines."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import vagrant
+
+from labwright.errors import BootError, Finding
+from labwright.model import Machine, ProviderName
+
+STATES = {"running": "running", "not_created": "absent", "not created": "absent"}
+
+
+class Vagrant:
+    """The machines of one rendered lab.
+
+    python-vagrant sends Vagrant's words to the null device and raises without them: every call
+    here writes them to a log, and an error carries its last lines. A call costs Vagrant's own
+    start, over a second: call seldom.
+    """
+
+    def __init__(self, folder: Path, provider: ProviderName) -> None:
+        """Work on ``folder/Vagrantfile`` with one provider."""
+        self._folder = folder
+        self._provider = provider
+        self._log = folder / "logs" / "vagrant.log"
+
+    def states(self) -> dict[str, str]:
+        """Give each machine's state: ``running``, ``absent``, or Vagrant's own word."""
+        if not (self._folder / "Vagrantfile").is_file():
+            return {}
+        with self._calling("status") as box:
+            return {s.name: STATES.get(s.state, s.state) for s in box.status()}
+
+    def up(self, names: Sequence[str], on_line: Callable[[str], None]) -> None:
+        """Create or start machines, without provisioning: Ansible does that.
+
+        Raises BootError with Vagrant's last lines.
+        """
+        # Several names in one call are a pattern between slashes.
+        which = f"/^({'|'.join(names)})$/"
+        with self._calling("up") as box, self._log.open("a", encoding="utf-8") as log:
+            for line in box.up(
+                no_provision=True, provider=self._provider, vm_name=which, stream_output=True
+            ):
+                log.write(line)
+                log.flush()
+                on_line(line.rstrip())
+
+    def machines(self) -> dict[str, Machine]:
+        """Give how ssh reaches each running machine."""
+        with self._calling("ssh-config") as box:
+            return parse_ssh_config(box.ssh_config())
+
+    def halt(self, on_line: Callable[[str], None]) -> None:
+        """Shut every machine down; what is on it stays."""
+        with self._calling("halt", on_line) as box:
+            box.halt()
+
+    def destroy(self, on_line: Callable[[str], None]) -> None:
+        """Remove every machine with its disk."""
+        with self._calling("destroy", on_line) as box:
+            box.destroy()
+
+    @contextlib.contextmanager
+    def _calling(self, command: str, on_line: Callable[[str], None] | None = None) -> Iterator[Any]:
+        """Give a python-vagrant object whose words go to the log, and to ``on_line`` after."""
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        env = {**os.environ, "VAGRANT_CWD": str(self._folder), "VAGRANT_NO_COLOR": "1"}
+        start = self._log.stat().st_size if self._log.exists() else 0
+
+        @contextlib.contextmanager
+        def to_log() -> Iterator[IO[bytes]]:
+            with self._log.open("ab") as file:
+                yield file
+
+        box = vagrant.Vagrant(
+            root=str(self._folder), env=env, out_cm=to_log, err_cm=to_log, quiet_stdout=False
+        )
+        try:
+            yield box
+        except subprocess.CalledProcessError as error:
+            tail = self._words(start)[-30:]
+            raise BootError(
+                Finding(
+                    "boot.vagrant",
+                    "error",
+                    f"vagrant {command} failed with exit code {error.returncode}",
+                    fix=f"see {self._log}; the machines are kept: run the same command again",
+                ),
+                tail,
+            ) from error
+        finally:
+            if on_line:
+                for line in self._words(start):
+                    on_line(line)
+
+    def _words(self, start: int) -> list[str]:
+        if not self._log.exists():
+            return []
+        with self._log.open("rb") as file:
+            file.seek(start)
+            return io.TextIOWrapper(file, errors="replace").read().splitlines()
+
+
+def parse_ssh_config(text: str) -> dict[str, Machine]:
+    """Read the output of ``vagrant ssh-config``: one ``Host`` block a machine."""
+    blocks: list[dict[str, str]] = []
+    for line in text.splitlines():
+        word, _, value = line.strip().partition(" ")
+        if word == "Host":
+            blocks.append({})
+        if word and blocks:
+            blocks[-1].setdefault(word, value.strip().strip('"'))
+    return {
+        b["Host"]: Machine(b["Host"], b["HostName"], int(b["Port"]), b["User"], b["IdentityFile"])
+        for b in blocks
+    }
+
+
+def validate(text: str) -> None:
+    """Let the real Vagrant judge a rendered Vagrantfile, whatever providers are installed.
+
+    Raises BootError with its words.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "Vagrantfile").write_text(text, encoding="utf-8")
+        result = subprocess.run(
+            ["vagrant", "validate", "--ignore-provider"],
+            cwd=folder,
+            env={**os.environ, "VAGRANT_HOME": folder, "VAGRANT_NO_COLOR": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if result.returncode:
+        raise BootError(
+            Finding("boot.vagrantfile", "error", "Vagrant refuses the Vagrantfile"),
+            (result.stdout + result.stderr).splitlines(),
+        )

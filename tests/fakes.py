@@ -1,0 +1,64 @@
+"""Hosts and sinks for tests: values, not mocks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from labwright import catalog, plan, spec
+from labwright.events import Event
+from labwright.model import HostFacts, HostNetwork, Plan, Tool
+
+ALL_CAPS = frozenset({"CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_MKNOD", "CAP_SYS_RESOURCE"})
+
+DEBIAN = HostFacts(
+    os_kind="linux",
+    os="debian",
+    os_version="12",
+    kernel="6.1.0-30-amd64",
+    arch="x86_64",
+    cpus=4,
+    memory=16384,
+    disk_free=100_000,
+    root=True,
+    tools={"vagrant": Tool("/usr/bin/vagrant"), "dockerd": Tool("/usr/sbin/dockerd")},
+    docker_api="1.41",
+    docker_why="",
+    cgroup=2,
+    caps=ALL_CAPS,
+    networks=(HostNetwork(IPv4Network("10.0.0.0/24"), "route on eth0"),),
+    nameservers=(IPv4Address("10.0.0.2"),),
+    vboxdrv=False,
+    kvm=False,
+    apt_installed=frozenset({"docker.io", "vagrant"}),
+    go_modules=True,
+    upstream={"pkgs.k8s.io": "does not answer"},
+)
+
+VIRTUALBOX = replace(
+    DEBIAN, vboxdrv=True, tools={**DEBIAN.tools, "VBoxManage": Tool("/usr/bin/VBoxManage")}
+)
+
+
+def planned(raw: dict[str, Any] | None = None, host: HostFacts = DEBIAN, **more: Any) -> Plan:
+    """Plan a lab from YAML-like data on a host."""
+    return plan.build(
+        plan.Inputs(
+            spec=spec.build(raw or {}),
+            host=host,
+            catalog=catalog.load(),
+            roles_digest="0123456789abcdef",
+            **more,
+        )
+    )
+
+
+class Recorder:
+    """A sink that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)

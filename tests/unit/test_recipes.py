@@ -1,0 +1,274 @@
+"""Recipes without their long builds: what they read, what they name, how they fail and go on."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labwright import recipes
+from labwright.errors import Finding, SupplyError
+from labwright.keys import REVISION, key, keys
+from labwright.model import Artifact
+from labwright.oci import File
+from labwright.recipes import HOST_PACKAGES, RECIPES, Job, apt, base, images, kubernetes, rootfs
+from labwright.tools.shell import Result, Shell, ToolError
+
+TARGETS = """\
+Packages|Debian|http://mirror.test/debian/|bookworm|main
+DEP-11|Debian|http://mirror.test/debian/|bookworm|main
+Packages|Debian|http://mirror.test/debian/|bookworm-updates|main
+Packages|Debian|http://mirror.test/debian/|bookworm|contrib
+Packages|Debian|http://mirror.test/security/|bookworm-security|main
+Packages|Docker|http://docker.test/|bookworm|stable
+Packages|Debian|cdrom://Debian_12/|bookworm|main
+"""
+
+
+class Told(Shell):
+    """Answers each program by name from a table: text, or the exit code it fails with."""
+
+    def __init__(self, answers: Mapping[str, str | int]) -> None:
+        super().__init__()
+        self.answers = answers
+        self.asked: list[tuple[str, ...]] = []
+
+    def run(self, argv: Sequence[str | Path], **_how: Any) -> Result:
+        words = tuple(map(str, argv))
+        self.asked.append(words)
+        answer = self.answers[Path(words[0]).name]
+        if isinstance(answer, int):
+            result = Result(words, answer, "", "the last words", 0.0)
+            raise ToolError(Finding("tool.failed", "error", f"{words[0]} failed"), result)
+        return Result(words, 0, answer, "", 0.0)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Callable[..., Job]:
+    def make(shell: Shell, recipe: str = "coredns", version: str = "1.10.1", **inputs: Path) -> Job:
+        for name in ("work", "out"):
+            (tmp_path / name).mkdir(exist_ok=True)
+        artifact = Artifact(recipe, recipe, version, title="The thing")
+        return Job(artifact, tmp_path / "work", tmp_path / "out", inputs, shell, lambda _text: None)
+
+    return make
+
+
+# --- the tables that belong together
+
+
+def test_each_recipe_has_its_packages_and_its_revision() -> None:
+    assert RECIPES.keys() == HOST_PACKAGES.keys() == REVISION.keys()
+
+
+def test_no_mirror_is_written_down() -> None:
+    folder = Path(recipes.__file__).parent
+    texts = [
+        p.read_text(encoding="utf-8")
+        for p in folder.rglob("*")
+        if p.is_file() and p.suffix != ".pyc"
+    ]
+    assert not [text for text in texts if "debian.org" in text or "golang.org" in text]
+
+
+# --- keys
+
+
+def test_a_key_names_the_artifact_and_changes_with_what_it_is_made_of() -> None:
+    thing = Artifact("thing", "apt", "1.0", title="one")
+    first = key(thing, {}, 1)
+    assert first.startswith("thing-")
+    assert len(first) == len("thing-") + 16
+    assert first == key(Artifact("thing", "apt", "1.0", title="two", optional=True), {}, 1)
+    others = [
+        key(Artifact("thing", "apt", "1.1"), {}, 1),
+        key(Artifact("thing", "apt", "1.0", params={"a": "b"}), {}, 1),
+        key(thing, {"base": "base-0"}, 1),
+        key(thing, {}, 2),
+    ]
+    assert len({first, *others}) == 5
+
+
+def test_an_artifact_left_out_changes_only_what_needs_it() -> None:
+    artifacts = (
+        Artifact("kubernetes", "kubernetes", "1.20.2"),
+        Artifact("coredns", "coredns", "1.10.1", optional=True),
+        Artifact("base", "base", "bookworm"),
+        Artifact("images", "images", "1.20.2", needs=("kubernetes", "coredns")),
+    )
+    whole, less = keys(artifacts), keys(artifacts, without={"coredns"})
+    assert "coredns" not in less
+    assert whole["images"] != less["images"]
+    assert {n: k for n, k in whole.items() if n in ("kubernetes", "base")}.items() <= less.items()
+
+
+# --- jobs
+
+
+def test_a_finished_step_is_not_done_again(job: Callable[..., Job]) -> None:
+    done: list[str] = []
+
+    def fail() -> None:
+        raise RuntimeError
+
+    first = job(Told({}))
+    first.once("one", lambda: done.append("one"))
+    with pytest.raises(RuntimeError):
+        first.once("two", fail)
+    again = job(Told({}))
+    again.once("one", lambda: done.append("one"))
+    again.once("two", lambda: done.append("two"))
+    assert done == ["one", "two"]
+
+
+def test_a_program_that_fails_is_told_with_its_last_words(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def recipe(job: Job) -> None:
+        job.run(["gcc", "x.c"])
+
+    monkeypatch.setattr(recipes, "RECIPES", {"coredns": recipe})
+    with pytest.raises(SupplyError) as caught:
+        recipes.build(job(Told({"gcc": 1})))
+    (finding,) = caught.value.findings
+    assert finding.id == "supply.coredns"
+    assert finding.what == "The thing could not be made: gcc failed"
+    assert caught.value.details == ("the last words",)
+
+
+def test_the_log_holds_commands_and_their_words(job: Callable[..., Job]) -> None:
+    made = job(Shell())
+    made.run(["sh", "-c", "echo out; echo err >&2"])
+    assert (made.work / "log").read_text() == "$ sh -c echo out; echo err >&2\nout\nerr\n"
+
+
+def test_without_a_module_proxy_coredns_fails_soon_and_clearly(job: Callable[..., Job]) -> None:
+    shell = Told({"go": 1})
+    with pytest.raises(SupplyError) as caught:
+        recipes.build(job(shell))
+    assert caught.value.findings[0].id == "supply.no-go-proxy"
+    assert [words[:2] for words in shell.asked] == [("go", "list")]
+
+
+# --- Debian
+
+
+def test_sources_come_from_the_hosts_own_apt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "KEYRING", Path("/not/there"))
+    shell = Told({"apt-get": TARGETS})
+    assert base.debian_sources(shell).splitlines() == [
+        "deb http://mirror.test/debian/ bookworm main",
+        "deb http://mirror.test/debian/ bookworm-updates main",
+        "deb http://mirror.test/security/ bookworm-security main",
+    ]
+    assert base.debian_sources(shell, "deb-src") == (
+        "deb-src http://mirror.test/debian/ bookworm main\n"
+    )
+
+
+def test_a_host_without_bookworm_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SupplyError) as caught:
+        base.debian_sources(Told({"apt-get": TARGETS.replace("bookworm", "trixie")}))
+    assert caught.value.findings[0].id == "supply.no-bookworm"
+
+
+def test_proxies_and_date_checks_of_the_host_are_kept() -> None:
+    dump = (
+        'APT::Architecture "amd64";\nAcquire::http::Proxy "http://proxy.test:3128";\n'
+        'Acquire::http "";\nAcquire::Check-Date "false";\nAcquire::cdrom::mount "/media";\n'
+    )
+    assert base.host_apt_options(Told({"apt-config": dump})) == [
+        'Acquire::http::Proxy "http://proxy.test:3128";',
+        'Acquire::Check-Date "false";',
+    ]
+
+
+def test_control_data_is_parsed_with_its_folded_fields() -> None:
+    text = "Package: a\nVersion: 1:2.0\nDescription: one\n two\n .\n\nPackage: b\nVersion: 3\n"
+    first, second = base.stanzas(text)
+    assert (first["Version"], first["Description"]) == ("1:2.0", "one\n two\n .")
+    assert second == {"Package": "b", "Version": "3"}
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("kubernetes_1.20.5+really1.20.2-1.1+deb12u1.dsc", "1.20.2"),
+        ("kubernetes_1.33.4+ds-1.dsc", "1.33.4"),
+        ("kubernetes_odd.dsc", "of an unknown version"),
+    ],
+)
+def test_what_a_source_package_really_is(name: str, version: str) -> None:
+    assert kubernetes._upstream(name) == version
+
+
+def test_the_image_keeps_its_sources_switched_off() -> None:
+    text = rootfs._disabled("deb [signed-by=/k] http://m.test/debian/ bookworm main\n")
+    assert text.startswith("Enabled: no\n")
+    assert "URIs: http://m.test/debian/\nSuites: bookworm\nComponents: main\n" in text
+
+
+def test_the_files_of_the_root_are_all_there_and_sh_reads_them() -> None:
+    assert rootfs.MODES.keys() <= {
+        str(path.relative_to(base.DATA / "rootfs")) for path in (base.DATA / "rootfs").rglob("*")
+    }
+    scripts = [
+        base.DATA / "rootfs-setup.sh",
+        *base.DATA.glob("debs/*/DEBIAN/*"),
+        base.DATA / "rootfs/usr/local/sbin/labwright-entrypoint",
+    ]
+    for script in scripts:
+        subprocess.run(["sh", "-n", script], check=True)
+
+
+def test_an_image_of_another_version_than_planned_is_refused() -> None:
+    images._check_version("etcd", "3.4.23", "3.4.23")
+    with pytest.raises(SupplyError) as caught:
+        images._check_version("etcd", "3.4.30", "3.4.23")
+    assert caught.value.findings[0].id == "supply.etcd-version"
+
+
+def test_links_to_a_library_are_followed_inside_the_root(tmp_path: Path) -> None:
+    real = File(tmp_path / "libc.so.6")
+    files = {
+        "lib64/ld.so": File(link="/lib/ld-2.so"),
+        "lib/ld-2.so": File(link="../usr/lib/libc.so.6"),
+        "usr/lib/libc.so.6": real,
+    }
+    assert images._real(files, "lib64/ld.so") == real
+
+
+# --- the apt repository
+
+
+def test_release_holds_the_sums_apt_checks(tmp_path: Path) -> None:
+    (tmp_path / "Packages").write_bytes(b"Package: a\n")
+    text = apt._release(tmp_path, ("Packages",), 0)
+    (fields,) = base.stanzas(text)
+    assert fields["Date"] == "Thu, 01 Jan 1970 00:00:00 UTC"
+    digest = hashlib.sha256(b"Package: a\n").hexdigest()
+    assert fields["SHA256"].split() == [digest, "11", "Packages"]
+
+
+@pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="no dpkg-deb: not Debian")
+def test_the_debs_are_the_same_bytes_each_time(job: Callable[..., Job], tmp_path: Path) -> None:
+    binaries = tmp_path / "kubernetes/bin"
+    binaries.mkdir(parents=True)
+    for name in apt.DEPENDS:
+        (binaries / name).write_text(f"#!/bin/sh\necho {name}\n")
+    made = job(Shell(), "apt", "1.20.2", kubernetes=binaries.parent)
+    for name in apt.DEPENDS:
+        deb = apt._package(made, name, 1749422427)
+        first = deb.read_bytes()
+        assert apt._package(made, name, 1749422427).read_bytes() == first
+        said = Shell().run(["dpkg-deb", "--field", deb, "Version", "Depends"]).out
+        assert "1.20.2-1" in said
+        assert "cri-tools" not in said
+    listed = Shell().run(["dpkg-deb", "--contents", made.work / "kubeadm_1.20.2-1_amd64.deb"]).out
+    assert "root/root" in listed
+    assert "./lib/systemd/system/kubelet.service.d/10-kubeadm.conf" in listed
