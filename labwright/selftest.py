@@ -50,7 +50,7 @@ def _tools(shell: Shell) -> None:
     if stamp.is_file() and stamp.read_bytes() == lock.read_bytes():
         return
     words = ["-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock)]
-    _end(shell.hand_over([sys.executable, *options]))
+    _end(shell.hand_over([sys.executable, *words]))
     shutil.copyfile(lock, stamp)
 
 

@@ -14,7 +14,7 @@ from labwright.phases.base import Run
 from labwright.phases.fetch import folders, recheck, stock
 from labwright.tools import ansible, workdir
 from labwright.tools.serve import serving
-from labwright.tools.ssh import host_keys
+from labwright.tools.ssh import ensure_key, host_keys
 
 ENTRYPOINT = "/usr/local/sbin/labwright-entrypoint"
 
@@ -73,7 +73,7 @@ class Bake:
         docker.run_detached(name, base, args, [ENTRYPOINT])
         own, gateway = docker.address(name)
         with tempfile.TemporaryDirectory(prefix="labwright-") as folder:
-            key = _new_key(run, Path(folder))
+            key = ensure_key(run.tools.shell, Path(folder) / "ssh" / "key", "labwright-bake")
             docker.execute(name, *_ADMIT, stdin=Path(f"{key}.pub").read_text("utf-8"))
             machine = Machine("bake", own, 22, "vagrant", str(key))
             known_hosts = Path(folder) / "known_hosts"
@@ -105,21 +105,3 @@ _CLEAN = (
     ("sh", "-c", "rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/journal/*"),
     ("sh", "-c", f"sed -i /labwright-bake/d {_KEYS}; sync"),
 )
-
-
-def _new_key(run: Run, folder: Path) -> Path:
-    key = folder / "key"
-    words: list[str | Path] = [
-        "ssh-keygen",
-        "-q",
-        "-t",
-        "ed25519",
-        "-N",
-        "",
-        "-C",
-        "labwright-bake",
-        "-f",
-        key,
-    ]
-    run.tools.shell.run(words)
-    return key

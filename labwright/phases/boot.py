@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from labwright import render
 from labwright.errors import BootError, Finding
-from labwright.model import Plan
 from labwright.phases.base import Run
 from labwright.plan import network_name
 from labwright.providers import PROVIDERS
-from labwright.tools.ssh import host_keys
+from labwright.tools.ssh import ensure_key, host_keys
 from labwright.tools.workdir import write
 
 
@@ -39,6 +38,7 @@ class Boot:
     def execute(self, run: Run) -> None:
         """Start what does not run. Raises BootError."""
         ensure_network(run)
+        ensure_key(run.tools.shell, run.workdir.path / "ssh" / "id_ed25519", run.plan.context)
         states = run.vagrant.states()
         down = [n.name for n in run.plan.nodes if states.get(n.name) != "running"]
         if down:
@@ -64,7 +64,7 @@ class Boot:
 
 def ensure_network(run: Run) -> None:
     """Make the lab's network where the provider leaves that to us."""
-    plan: Plan = run.plan
+    plan = run.plan
     if PROVIDERS[plan.provider].caps.own_network:
         name, gateway = network_name(plan.name), str(plan.host_address)
         run.tools.docker.ensure_network(name, plan.name, str(plan.subnet), gateway)

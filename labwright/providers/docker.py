@@ -21,7 +21,7 @@ class Docker:
 
     name: ProviderName = "docker"
     caps = Caps(
-        parallel_boot=True,
+        parallel_boot=False,
         snapshots=False,
         own_kernel=False,
         own_network=True,

@@ -25,7 +25,7 @@ def build(job: Job) -> None:
             Finding(
                 "supply.no-go-proxy",
                 "error",
-                "CoreDNS cannot be fetched: the Go module proxy gives no answer",
+                "CoreDNS cannot be fetched from the Go module proxy",
                 "without it the lab works, but has no names for services (no cluster DNS)",
                 "set GOPROXY to a proxy that this computer reaches, and run the command again",
             ),

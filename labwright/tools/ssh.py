@@ -29,6 +29,15 @@ class Ssh:
         return self._shell.run(self.words(node, command), timeout=timeout).out
 
 
+def ensure_key(shell: Shell, path: Path, comment: str) -> Path:
+    """Make an ed25519 key pair without a passphrase unless it is there; give the private half."""
+    if not path.is_file():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)]
+        shell.run(words)
+    return path
+
+
 def host_keys(shell: Shell, machines: Iterable[Machine], deadline: float = 90) -> str:
     """Give the machines' host keys as a known_hosts file, waiting until each has one to show.
 

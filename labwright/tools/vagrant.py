@@ -75,6 +75,10 @@ class Vagrant:
         """Give a python-vagrant object whose words go to the log, and to ``on_line`` after."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
         env = {**os.environ, "VAGRANT_CWD": str(self._folder), "VAGRANT_NO_COLOR": "1"}
+        if self._provider == "docker":
+            # Its parallel boot asks each container that exists for its ports, and fails on one
+            # that another thread is just making ("No such object").
+            env["VAGRANT_NO_PARALLEL"] = "1"
         start = self._log.stat().st_size if self._log.exists() else 0
 
         @contextlib.contextmanager

@@ -1,17 +1,41 @@
-"""The lab under test: its lock, its nodes over ssh, and kubectl on its control plane."""
+"""The lab under test: its lock, its nodes over ssh, and kubectl on its control plane.
+
+A look over ssh costs a tenth of a second and more, so each node is asked once for all that the
+checks want to know of it, and all nodes at the same time.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import testinfra
 import yaml
+
+T = TypeVar("T")
+ADMIN = "--kubeconfig /etc/kubernetes/admin.conf"
+
+# What a node is asked, by the name of the answer.
+QUESTIONS = {
+    "hostname": "hostname",
+    "addresses": "ip -o -4 address show",
+    "forwarding": "cat /proc/sys/net/ipv4/ip_forward",
+    "file systems": "cat /proc/filesystems",
+    "swaps": "tail -n +2 /proc/swaps",
+    "sockets": "ss -Htlnp",
+    "containerd": "systemctl is-active containerd; systemctl is-enabled containerd",
+    "kubelet": "systemctl is-active kubelet; systemctl is-enabled kubelet",
+    "ctr": "ctr version >/dev/null 2>&1 && echo answers",
+    "packages": "dpkg-query -W -f '${Package} ${Version}\\n'",
+    "images": "ctr -n k8s.io images ls",
+}
+MARK = "=labwright="
 
 
 @dataclass(frozen=True)
@@ -23,7 +47,8 @@ class Lab:
     @cached_property
     def lock(self) -> Mapping[str, Any]:
         """The plan as it was written down."""
-        return yaml.safe_load((self.folder / "lab.lock").read_text("utf-8"))
+        content: Mapping[str, Any] = yaml.safe_load((self.folder / "lab.lock").read_text("utf-8"))
+        return content
 
     @cached_property
     def facts(self) -> Mapping[str, Any]:
@@ -35,12 +60,16 @@ class Lab:
     @cached_property
     def hosts(self) -> Mapping[str, Any]:
         """A testinfra host for each node."""
-        return {name: self._host(name) for name in self.lock["nodes"]}
+        config = str(self.folder / "ssh_config")
+        return {
+            name: testinfra.get_host(f"ssh://{name}", ssh_config=config)
+            for name in self.lock["nodes"]
+        }
 
-    @property
-    def first(self) -> Any:
-        """The first control plane node."""
-        return self.hosts[self.planes[0]]
+    @cached_property
+    def seen(self) -> Mapping[str, Mapping[str, str]]:
+        """Each node's answers to QUESTIONS; ``problem`` is set where it could not be asked."""
+        return self.on_every_node(self._look)
 
     @property
     def planes(self) -> list[str]:
@@ -51,13 +80,18 @@ class Lab:
         """The planned address of a node."""
         return str(self.lock["nodes"][name]["address"]).partition("/")[0]
 
+    def on_every_node(self, ask: Callable[[str], T]) -> dict[str, T]:
+        """Ask something of all nodes at the same time; node → answer."""
+        names = list(self.lock["nodes"])
+        with ThreadPoolExecutor(len(names)) as pool:
+            return dict(zip(names, pool.map(ask, names), strict=True))
+
     def kubectl(self, words: str, stdin: str | None = None) -> str:
         """Run kubectl as the administrator and give its output; fail with its words."""
-        command = f"kubectl --kubeconfig /etc/kubernetes/admin.conf {words}"
+        command = f"kubectl {ADMIN} {words}"
         if stdin is not None:
             command = f"{command} <<'LABWRIGHT'\n{stdin}\nLABWRIGHT"
-        with self.first.sudo():
-            result = self.first.run(command)
+        result = self.hosts[self.planes[0]].run("sudo sh -c %s", command)
         assert result.rc == 0, f"kubectl {words}: {result.stderr.strip()}"
         return str(result.stdout)
 
@@ -65,26 +99,42 @@ class Lab:
         """Give what ``kubectl get`` says, parsed."""
         return json.loads(self.kubectl(f"get {words} -o json"))
 
-    def _host(self, name: str) -> Any:
-        return testinfra.get_host(f"ssh://{name}", ssh_config=str(self.folder / "ssh_config"))
+    def _look(self, name: str) -> Mapping[str, str]:
+        script = "; ".join(f"echo '{MARK}{key}'; {ask}" for key, ask in QUESTIONS.items())
+        try:
+            result = self.hosts[name].run("sudo sh -c %s", script)
+        except RuntimeError as error:  # testinfra's word for ssh's exit code 255
+            return {"problem": str(error).splitlines()[0]}
+        parts = [part.partition("\n") for part in result.stdout.split(MARK)[1:]]
+        return {head: body.strip() for head, _, body in parts}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--lab", help="the folder .lab/<name> of a lab that is up")
 
 
+_labs: dict[str, Lab] = {}
+
+
+def _lab(config: pytest.Config) -> Lab:
+    folder = str(config.getoption("--lab"))
+    return _labs.setdefault(folder, Lab(Path(folder)))
+
+
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest) -> Lab:
-    return Lab(Path(request.config.getoption("--lab")))
+    return _lab(request.config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a check that asks for ``node`` once for each node, in the order of the plan."""
     if "node" in metafunc.fixturenames:
-        lab = Lab(Path(metafunc.config.getoption("--lab")))
-        metafunc.parametrize("node", list(lab.lock["nodes"]))
+        metafunc.parametrize("node", list(_lab(metafunc.config).lock["nodes"]))
 
 
 @pytest.fixture
-def host(lab: Lab, node: str) -> Any:
-    return lab.hosts[node]
+def seen(lab: Lab, node: str) -> Mapping[str, str]:
+    """What one node answered; a node that cannot be asked fails each check of it."""
+    answers = lab.seen[node]
+    assert "problem" not in answers, f"{node} does not answer over ssh: {answers['problem']}"
+    return answers

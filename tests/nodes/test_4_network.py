@@ -15,30 +15,53 @@ if TYPE_CHECKING:
 
 PORT = 8080
 DEADLINE = 90
+MARK = "=labwright="
 
 
 @dataclass(frozen=True)
 class Probes:
-    """One pod on each node that serves its node's name: node → pod name and address."""
+    """One pod on each node that serves its node's name, and what it hears of the others.
 
-    namespace: str
+    ``heard``: node → what was asked (a node's name, ``service`` or ``name``) → the answer.
+    ``outside`` is what each node itself hears of the service.
+    """
+
     pods: Mapping[str, str]
     addresses: Mapping[str, str]
     service: str
+    heard: Mapping[str, Mapping[str, str]]
+    outside: Mapping[str, str]
 
 
 @pytest.fixture(scope="module")
 def probes(lab: Lab) -> Iterator[Probes]:
     namespace = f"lab-verify-{secrets.token_hex(3)}"
-    lab.kubectl("apply -f -", json.dumps(_manifest(namespace, lab.facts["image_refs"]["busybox"])))
+    manifest = json.dumps(_manifest(namespace, lab.facts["image_refs"]["busybox"]))
+    lab.kubectl("apply -f -", manifest)
     try:
         lab.kubectl(f"-n {namespace} rollout status daemonset/probe --timeout={DEADLINE}s")
-        items = lab.get(f"pods -n {namespace}")["items"]
+        items = lab.get(f"pods,services -n {namespace}")["items"]
+        pods = {i["spec"]["nodeName"]: i for i in items if i["kind"] == "Pod"}
+        (service,) = (i["spec"]["clusterIP"] for i in items if i["kind"] == "Service")
+        names = {node: pod["metadata"]["name"] for node, pod in pods.items()}
+        addresses = {node: pod["status"]["podIP"] for node, pod in pods.items()}
+        asked = {node: _ask(address) for node, address in addresses.items()}
+        asked["service"] = _ask(service)
+        if lab.facts["dns_enabled"]:
+            asked["name"] = f"nslookup probe.{namespace}.svc.cluster.local 2>&1"
+        script = "; ".join(f"echo {MARK}{what}; {ask}" for what, ask in asked.items())
+
+        def listen(node: str) -> dict[str, str]:
+            words = f'-n {namespace} exec {names[node]} -- sh -c "{script}; true"'
+            parts = [part.partition("\n") for part in lab.kubectl(words).split(MARK)[1:]]
+            return {head.strip(): body.strip() for head, _, body in parts}
+
         yield Probes(
-            namespace,
-            {p["spec"]["nodeName"]: p["metadata"]["name"] for p in items},
-            {p["spec"]["nodeName"]: p["status"]["podIP"] for p in items},
-            lab.get(f"service probe -n {namespace}")["spec"]["clusterIP"],
+            names,
+            addresses,
+            service,
+            lab.on_every_node(listen),
+            lab.on_every_node(lambda node: _from_node(lab, node, service)),
         )
     finally:
         lab.kubectl(f"delete namespace {namespace} --wait=false")
@@ -54,43 +77,39 @@ def test_pod_address_is_in_its_nodes_range(lab: Lab, probes: Probes, node: str) 
 
 
 def test_pod_reaches_the_pods_of_all_nodes(lab: Lab, probes: Probes, node: str) -> None:
-    wanted = {name: name for name in probes.addresses}
-    script = "; ".join(_ask(address) for address in probes.addresses.values())
-    heard = dict(zip(wanted, _in_pod(lab, probes, node, script).split("\n"), strict=False))
-    silent = [name for name, said in heard.items() if said != name]
+    silent = [name for name in lab.lock["nodes"] if probes.heard[node].get(name) != name]
     assert not silent, f"a pod on {node} does not reach the pod on {', '.join(silent)}"
 
 
 def test_pod_reaches_a_service(lab: Lab, probes: Probes, node: str) -> None:
-    said = _in_pod(lab, probes, node, _ask(probes.service)).strip()
-    assert said in lab.lock["nodes"], f"a pod on {node} does not reach {probes.service}"
+    said = probes.heard[node].get("service", "")
+    assert said in lab.lock["nodes"], f"a pod on {node} hears of {probes.service}: {said}"
 
 
-def test_node_reaches_a_service(host: Any, lab: Lab, probes: Probes, node: str) -> None:
-    said = host.run(
-        f"python3 -c \"import urllib.request as u; print(u.urlopen('http://{probes.service}:"
-        f"{PORT}/', timeout=5).read().decode())\""
-    )
-    assert said.stdout.strip() in lab.lock["nodes"], f"{node}: {said.stderr.strip()[-200:]}"
+def test_node_reaches_a_service(lab: Lab, probes: Probes, node: str) -> None:
+    said = probes.outside[node]
+    assert said in lab.lock["nodes"], f"{node} hears of {probes.service}: {said}"
 
 
 def test_pod_resolves_names(lab: Lab, probes: Probes, node: str) -> None:
     if not lab.facts["dns_enabled"]:
         pytest.skip("this lab has no cluster DNS")
-    name = f"probe.{probes.namespace}.svc.cluster.local"
-    out = _in_pod(lab, probes, node, f"nslookup {name} 2>&1")
-    assert probes.service in out, f"a pod on {node} cannot resolve {name}: {out.strip()[-200:]}"
+    said = probes.heard[node].get("name", "")
+    assert probes.service in said, f"a pod on {node} cannot resolve the service: {said[-200:]}"
 
 
 def _ask(address: str) -> str:
     # Debian's busybox 1.35 ends in a segmentation fault at `wget -T`.
-    return f"timeout 5 wget -q -O - http://{address}:{PORT}/ || echo no answer from {address}"
+    return f"timeout 5 wget -q -O - http://{address}:{PORT}/ || echo no answer"
 
 
-def _in_pod(lab: Lab, probes: Probes, node: str, script: str) -> str:
-    return lab.kubectl(
-        f"-n {probes.namespace} exec {probes.pods[node]} -- sh -c '{script}' || true"
+def _from_node(lab: Lab, node: str, address: str) -> str:
+    code = (
+        f"import urllib.request as u; "
+        f"print(u.urlopen('http://{address}:{PORT}/', timeout=5).read().decode().strip())"
     )
+    result = lab.hosts[node].run("python3 -c %s 2>&1", code)
+    return str(result.stdout).strip()[-200:]
 
 
 def _manifest(namespace: str, image: str) -> dict[str, Any]:

@@ -17,7 +17,10 @@ CONTROL_PLANE_TAINTS = ("node-role.kubernetes.io/master", "node-role.kubernetes.
 # kubelet renews its lease every 10 s. An older one means that "Ready" is only a memory: the
 # control plane takes 40 s to notice that a kubelet is gone.
 FRESH_SECONDS = 20.0
-INTERVAL_SECONDS = 1.0
+INTERVAL_SECONDS = 0.5
+# A kubelet that gets its pod addresses reports itself at once, and then only every 10 s. Until it has
+# made its CSINode, that report is "not ready": give the addresses later, but not never.
+PATIENCE_SECONDS = 15.0
 
 Json = dict[str, Any]
 
@@ -29,12 +32,13 @@ def kubectl(*arguments: str) -> str:
     return done.stdout
 
 
-def look() -> tuple[dict[str, Json], dict[str, Json]]:
-    """Return the nodes and their leases, by name."""
-    found: tuple[dict[str, Json], dict[str, Json]] = ({}, {})
-    listing = kubectl("get", "nodes,leases", "--namespace=kube-node-lease", "--output=json")
+def look() -> dict[str, dict[str, Json]]:
+    """Return the objects of each kind by name: Node, Lease and CSINode bear the names of nodes."""
+    found: dict[str, dict[str, Json]] = {"Node": {}, "Lease": {}, "CSINode": {}}
+    kinds = "nodes,leases,csinodes"
+    listing = kubectl("get", kinds, "--namespace=kube-node-lease", "--output=json")
     for item in json.loads(listing)["items"]:
-        found[item["kind"] == "Lease"][item["metadata"]["name"]] = item
+        found[item["kind"]][item["metadata"]["name"]] = item
     return found
 
 
@@ -79,31 +83,37 @@ def lease_age(lease: Json) -> float:
     return (datetime.now(UTC) - renewed).total_seconds()
 
 
-def settle(plans: list[Json], schedulable: bool) -> list[str]:
-    """Patch what differs from the plan, once; return the problems that are left."""
-    nodes, leases = look()
+def settle(plans: list[Json], schedulable: bool, impatient: bool) -> list[str]:
+    """Patch what differs from the plan; return the problems that are left."""
+    found = look()
+    problems: list[str] = []
     for plan in plans:
-        node = nodes.get(plan["name"])
-        patch = patch_for(plan, node, schedulable) if node else {}
-        if patch:
-            kubectl("patch", "node", plan["name"], "--patch", json.dumps({"spec": patch}))
-            print(f"{plan['name']}: {', '.join(patch)}")
-    found = ((p["name"], problem(p, nodes.get(p["name"]), leases.get(p["name"]))) for p in plans)
-    return [f"{name} {what}" for name, what in found if what]
+        name = plan["name"]
+        node, lease = found["Node"].get(name), found["Lease"].get(name)
+        if node and (impatient or name in found["CSINode"]):
+            patch = patch_for(plan, node, schedulable)
+            if patch:
+                kubectl("patch", "node", name, "--patch", json.dumps({"spec": patch}))
+                print(f"{name}: {', '.join(patch)}")
+        what = problem(plan, node, lease)
+        if what:
+            problems.append(f"{name} {what}")
+    return problems
 
 
 def main(plans_json: str, deadline: str, mode: str) -> int:
     """Settle until nothing is left to do or the deadline has passed."""
     plans = json.loads(plans_json)
-    end = time.monotonic() + float(deadline)
+    start = time.monotonic()
     while True:
+        passed = time.monotonic() - start
         try:
-            problems = settle(plans, mode == "schedulable")
+            problems = settle(plans, mode == "schedulable", passed > PATIENCE_SECONDS)
         except subprocess.CalledProcessError as error:
             problems = [f"kubectl failed: {error.stderr.strip()}"]
         if not problems:
             return 0
-        if time.monotonic() > end:
+        if passed > float(deadline):
             print(
                 f"not all nodes were ready within {deadline} s:",
                 *problems,
