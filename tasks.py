@@ -80,5 +80,11 @@ def test(_c: Context, fast: bool = False, pattern: str = "") -> None:
     selftest.run(fast=fast, pattern=pattern)
 
 
+@task
+def schema(_c: Context) -> None:
+    """Write lab.schema.json anew, after a change of lab.yaml's keys."""
+    selftest.write_schema()
+
+
 lab_tasks = Collection("lab", up, plan, status, verify, ssh, kubeconfig, down, destroy, doctor)
-namespace = Collection(lab_tasks, test)
+namespace = Collection(lab_tasks, test, Collection("dev", schema))

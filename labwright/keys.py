@@ -11,7 +11,7 @@ from labwright.model import Artifact
 REVISION: Mapping[str, int] = {
     "kubernetes": 1,
     "coredns": 1,
-    "base": 2,
+    "base": 3,
     "apt": 1,
     "images": 1,
 }

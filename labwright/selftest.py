@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -9,8 +10,10 @@ from pathlib import Path
 
 from invoke.exceptions import Exit
 
+from labwright import spec
 from labwright.render import ROOT
 from labwright.tools.shell import Shell
+from labwright.tools.workdir import write
 
 CHECKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("ruff", ("-m", "ruff", "check", ".")),
@@ -41,6 +44,11 @@ def run(*, fast: bool, pattern: str) -> None:
     ]
     print("== pytest", flush=True)  # noqa: T201
     _end(shell.hand_over([sys.executable, *options]))
+
+
+def write_schema() -> None:
+    """Write the JSON Schema of lab.yaml where editors find it."""
+    write(ROOT / "lab.schema.json", json.dumps(spec.schema(), indent=2) + "\n")
 
 
 def _tools(shell: Shell) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from labwright import catalog, plan, spec
 from labwright.events import Event
 from labwright.model import HostFacts, HostNetwork, Plan, Tool
+from labwright.render import Stocked
 
 ALL_CAPS = frozenset({"CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_MKNOD", "CAP_SYS_RESOURCE"})
 
@@ -38,6 +39,29 @@ DEBIAN = HostFacts(
 
 VIRTUALBOX = replace(
     DEBIAN, vboxdrv=True, tools={**DEBIAN.tools, "VBoxManage": Tool("/usr/bin/VBoxManage")}
+)
+
+LIBVIRT = replace(DEBIAN, kvm=True, tools={**DEBIAN.tools, "virsh": Tool("/usr/bin/virsh")})
+
+# A host on which each provider works.
+HOSTS = {"docker": DEBIAN, "virtualbox": VIRTUALBOX, "libvirt": LIBVIRT}
+
+STOCK = Stocked(
+    packages={"kubeadm": "1.20.2-00", "containerd": "1.6.20~ds1-1"},
+    images={
+        "pause": {
+            "ref": "labwright.local/pause:3.2",
+            "archive": "pause.tar",
+            "digest": "sha256:" + "5e" * 32,
+            "size": 700_000,
+        },
+        "coredns": {
+            "ref": "labwright.local/coredns:1.10.1",
+            "archive": "coredns.tar",
+            "digest": "sha256:" + "c0" * 32,
+            "size": 50_000_000,
+        },
+    },
 )
 
 

@@ -78,7 +78,7 @@ class Bake:
             machine = Machine("bake", own, 22, "vagrant", str(key))
             known_hosts = Path(folder) / "known_hosts"
             workdir.write(known_hosts, host_keys(run.tools.shell, [machine]))
-            with serving(folders(run), gateway, render.SUPPLY_PORT) as url:
+            with serving(folders(run), gateway, 0) as url:
                 inventory = Path(folder) / "inventory"
                 workdir.write(inventory / "machines.yml", render.machines({"bake": machine}))
                 ansible.play(

@@ -113,7 +113,10 @@ def roles_digest(root: Path) -> str:
     for role in ("base", "containerd", "kube_packages"):
         baked.extend(p for p in (root / "playbooks" / "roles" / role).rglob("*") if p.is_file())
     for path in sorted(baked):
-        if path.suffix != ".md":
+        words_only = path.suffix == ".md" or any(
+            p.startswith(".") for p in path.relative_to(root).parts
+        )
+        if not words_only:
             digest.update(f"{path.relative_to(root)}\n".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -45,7 +45,7 @@ class Destroy:
 
     def skip(self, run: Run) -> str | None:
         """Skip what was never made."""
-        there = run.workdir.exists or any(run.tools.docker.owned(run.workdir.name).values())
+        there = run.workdir.exists or any(run.tools.docker.owned(run.workdir.path).values())
         return None if there else "there is nothing of it"
 
     def outline(self, run: Run) -> list[str]:
@@ -57,7 +57,7 @@ class Destroy:
         if run.workdir.exists:
             run.vagrant.destroy(run.tool)
         if not run.workdir.exists or PROVIDERS[run.plan.provider].caps.own_network:
-            run.tools.docker.remove(run.workdir.name)
+            run.tools.docker.remove(run.workdir.path)
         kubeconfig.take_out(kubeconfig.users_file(), f"labwright-{run.workdir.name}")
         run.workdir.remove()
         run.conclude("nothing of it is left")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,37 @@ def play(
     """
     folder.mkdir(parents=True, exist_ok=True)
     outcome = Outcome()
-    runner = ansible_runner.run(
+    # ansible-runner takes Ctrl-C for itself and never gives it back.
+    with _own_interrupt():
+        runner = _run(playbook, inventories, folder, known_hosts, extra, outcome, say, on_line)
+    if runner.status == "canceled":
+        raise KeyboardInterrupt
+    if runner.status != "successful":
+        raise ConvergeError(_findings(playbook, outcome, folder), _tail(runner))
+    return outcome
+
+
+@contextmanager
+def _own_interrupt() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run(
+    playbook: str,
+    inventories: Sequence[Path],
+    folder: Path,
+    known_hosts: Path,
+    extra: Mapping[str, Any] | None,
+    outcome: Outcome,
+    say: Callable[[str], None],
+    on_line: Callable[[str], None],
+) -> Any:
+    return ansible_runner.run(
         private_data_dir=str(folder),
         project_dir=str(PLAYBOOKS),
         playbook=str(PLAYBOOKS / playbook),
@@ -62,11 +94,6 @@ def play(
         quiet=True,
         rotate_artifacts=3,
     )
-    if runner.status == "canceled":
-        raise KeyboardInterrupt
-    if runner.status != "successful":
-        raise ConvergeError(_findings(playbook, outcome, folder), _tail(runner))
-    return outcome
 
 
 def _environment(folder: Path, known_hosts: Path) -> dict[str, str]:

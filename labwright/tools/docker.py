@@ -12,7 +12,9 @@ from labwright.errors import BootError, Finding, HostError
 from labwright.tools.shell import Shell, ToolError
 
 START_DEADLINE = 60.0
-LABEL = "labwright.lab"
+# A lab is its folder: two folders may each have a lab of the same name.
+FOLDER_LABEL = "labwright.folder"
+LAB_LABEL = "labwright.lab"
 
 
 class Docker:
@@ -62,27 +64,36 @@ class Docker:
         """Whether an image is there."""
         return self._run("image", "inspect", "--format", "{{.Id}}", name, check=False) is not None
 
-    def ensure_network(self, name: str, lab: str, subnet: str, gateway: str) -> bool:
-        """Make a lab's network unless it is there; give whether it was made.
+    def ensure_network(self, name: str, folder: Path, subnet: str, gateway: str) -> bool:
+        """Make the network of the lab in ``folder`` unless it is there; give whether it was made.
 
-        Raises BootError when one of that name has another subnet.
+        Raises BootError when one of that name has another subnet or is another folder's.
         """
-        if (there := self.network(name)) is not None:
-            if there == subnet:
-                return False
-            what = f"the Docker network {name} has {there}, and the plan says {subnet}"
+        there = self.network(name)
+        if there is None:
+            options = ("--driver=bridge", f"--subnet={subnet}", f"--gateway={gateway}")
+            labels = (f"--label={FOLDER_LABEL}={folder}", f"--label={LAB_LABEL}={folder.name}")
+            self._run("network", "create", *options, *labels, name)
+            return True
+        has, owner = there
+        if owner != str(folder):
+            what = f"the Docker network {name} belongs to {owner or 'something else'}"
+            why = "a lab of the same name was made there"
+            fix = "set another name in lab.yaml, or invoke lab.destroy there"
+            raise BootError(Finding("boot.name-taken", "error", what, why, fix, "name"))
+        if has != subnet:
+            what = f"the Docker network {name} has {has}, and the plan says {subnet}"
             raise BootError(Finding("boot.network", "error", what, fix="invoke lab.destroy"))
-        self._run(
-            *("network", "create", "--driver=bridge", f"--subnet={subnet}", f"--gateway={gateway}"),
-            *(f"--label={LABEL}={lab}", name),
-        )
-        return True
+        return False
 
-    def network(self, name: str) -> str | None:
-        """Give the subnet of a network, or ``None`` where there is no such network."""
-        words = ("network", "inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", name)
-        out = self._run(*words, check=False)
-        return out.strip() if out is not None else None
+    def network(self, name: str) -> tuple[str, str] | None:
+        """Give a network's subnet and its lab's folder, or ``None`` where there is none."""
+        form = '{{(index .IPAM.Config 0).Subnet}} {{index .Labels "' + FOLDER_LABEL + '"}}'
+        out = self._run("network", "inspect", "--format", form, name, check=False)
+        if out is None:
+            return None
+        subnet, _, folder = out.strip().partition(" ")
+        return subnet, folder
 
     def networks(self) -> list[tuple[str, str]]:
         """Give ``(name, subnet)`` of every network that has one."""
@@ -97,17 +108,17 @@ class Docker:
             if "." in config.get("Subnet", "")
         ]
 
-    def owned(self, lab: str) -> dict[str, list[str]]:
-        """Give the containers and networks that carry a lab's label."""
-        where = ("--filter", f"label={LABEL}={lab}", "-q")
+    def owned(self, folder: Path) -> dict[str, list[str]]:
+        """Give the containers and networks of the lab in a folder."""
+        where = ("--filter", f"label={FOLDER_LABEL}={folder}", "-q")
         return {
             "containers": (self._run("ps", "-a", *where, check=False) or "").split(),
             "networks": (self._run("network", "ls", *where, check=False) or "").split(),
         }
 
-    def remove(self, lab: str) -> None:
-        """Remove what carries a lab's label: containers with their volumes, then networks."""
-        owned = self.owned(lab)
+    def remove(self, folder: Path) -> None:
+        """Remove a lab's containers with their volumes, then its network."""
+        owned = self.owned(folder)
         if owned["containers"]:
             self._run("rm", "-f", "-v", *owned["containers"])
         if owned["networks"]:

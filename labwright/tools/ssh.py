@@ -49,6 +49,11 @@ def host_keys(shell: Shell, machines: Iterable[Machine], deadline: float = 90) -
         return "".join(pool.map(lambda machine: _scan(shell, machine, end), machines))
 
 
+def key_lines(text: str) -> list[str]:
+    """Give the keys of a known_hosts file or of ssh-keyscan's output, comments left out."""
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
 def _scan(shell: Shell, machine: Machine, end: float) -> str:
     words = ["ssh-keyscan", "-T", "5", "-t", "ed25519", "-p", str(machine.port), machine.host]
     while True:

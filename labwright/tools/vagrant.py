@@ -35,7 +35,8 @@ class Vagrant:
 
     def states(self) -> dict[str, str]:
         """Give each machine's state: ``running``, ``absent``, or Vagrant's own word."""
-        if not (self._folder / "Vagrantfile").is_file():
+        # Vagrant writes this folder with its first machine; before that there is nothing to ask.
+        if not (self._folder / ".vagrant").is_dir():
             return {}
         with self._calling("status") as box:
             return {s.name: STATES.get(s.state, s.state) for s in box.status()}

@@ -59,7 +59,7 @@ class Workdir:
     def __init__(self, root: Path, name: str) -> None:
         """Take ``root/.lab/name``; nothing is made until something is written."""
         self.root = root
-        self.path = root / ".lab" / name
+        self.path = root.resolve() / ".lab" / name
         self.name = name
 
     @property

@@ -32,6 +32,9 @@ QUESTIONS = {
     "containerd": "systemctl is-active containerd; systemctl is-enabled containerd",
     "kubelet": "systemctl is-active kubelet; systemctl is-enabled kubelet",
     "ctr": "ctr version >/dev/null 2>&1 && echo answers",
+    # Each answers on the node's own loopback only.
+    "kube-controller-manager": "curl -sk https://127.0.0.1:10257/healthz",
+    "kube-scheduler": "curl -sk https://127.0.0.1:10259/healthz",
     "packages": "dpkg-query -W -f '${Package} ${Version}\\n'",
     "images": "ctr -n k8s.io images ls",
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Lab
+    from tests.nodes.conftest import Lab
 
 # What may listen where the NAT card is: ssh, by which Vagrant reaches the node.
 NAT_PORTS = {22}

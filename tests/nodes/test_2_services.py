@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from conftest import Lab
+    from tests.nodes.conftest import Lab
 
 PACKAGES = ("containerd", "runc", "kubeadm", "kubelet", "kubectl", "containernetworking-plugins")
 

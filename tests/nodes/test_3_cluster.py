@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Lab
+    from tests.nodes.conftest import Lab
 
 PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 # A kubelet renews its lease every 10 s. `kubectl get` shows the old Ready for some 40 s after a
@@ -37,16 +37,27 @@ def test_etcd_is_healthy(lab: Lab) -> None:
         assert "is healthy" in out, f"etcd on {plane}: {out.strip()}"
 
 
-def test_control_plane_pods_are_ready(lab: Lab) -> None:
+def test_api_server_is_ready(lab: Lab) -> None:
+    assert lab.kubectl("get --raw /readyz") == "ok"
+
+
+@pytest.mark.parametrize("part", ["kube-controller-manager", "kube-scheduler"])
+def test_control_plane_part_is_healthy(lab: Lab, part: str) -> None:
+    for plane in lab.planes:
+        assert lab.seen[plane].get(part) == "ok", f"{part} on {plane} does not say ok"
+
+
+def test_control_plane_pods_run(lab: Lab) -> None:
+    # Not `Ready`: a kubelet brings a static pod's condition up to date a minute late.
     wanted = {f"{part}-{plane}" for plane in lab.planes for part in PLANE}
-    waiting = _wait_ready(lab, wanted, "", lambda pod: str(pod["metadata"]["name"]))
-    assert not waiting, f"not ready: {', '.join(sorted(waiting))}"
+    waiting = _wait(lab, wanted, "", lambda pod: str(pod["metadata"]["name"]), _running)
+    assert not waiting, f"not running: {', '.join(sorted(waiting))}"
 
 
 def test_kube_proxy_is_ready_on_every_node(lab: Lab) -> None:
     words = "-l k8s-app=kube-proxy"
     wanted = set(lab.lock["nodes"])
-    waiting = _wait_ready(lab, wanted, words, lambda pod: str(pod["spec"]["nodeName"]))
+    waiting = _wait(lab, wanted, words, lambda pod: str(pod["spec"]["nodeName"]), _ready)
     assert not waiting, f"not ready on {', '.join(sorted(waiting))}"
 
 
@@ -83,15 +94,25 @@ def test_node_runs_the_planned_version(lab: Lab, nodes: Mapping[str, Any], node:
     assert (info["kubeletVersion"], info["kubeProxyVersion"]) == (version, version)
 
 
-def _wait_ready(lab: Lab, wanted: set[str], words: str, name: Callable[[Any], str]) -> set[str]:
-    """Give what is not ready yet when the time is up; a kubelet reports up to 10 s late."""
+def _wait(
+    lab: Lab,
+    wanted: set[str],
+    words: str,
+    name: Callable[[Any], str],
+    good: Callable[[Any], bool],
+) -> set[str]:
+    """Give which pods are not good yet when the time is up."""
     deadline = time.monotonic() + SETTLE
     while True:
         pods = lab.get(f"pods -n kube-system {words}")["items"]
-        waiting = wanted - {name(pod) for pod in pods if _ready(pod)}
+        waiting = wanted - {name(pod) for pod in pods if good(pod)}
         if not waiting or time.monotonic() > deadline:
             return waiting
         time.sleep(1)
+
+
+def _running(pod: Any) -> bool:
+    return bool(pod["status"].get("phase") == "Running")
 
 
 def _ready(pod: Any) -> bool:

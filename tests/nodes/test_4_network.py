@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Lab
+    from tests.nodes.conftest import Lab
 
 PORT = 8080
 DEADLINE = 90

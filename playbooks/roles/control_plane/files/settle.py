@@ -1,7 +1,8 @@
-"""Runs on a control plane: bring the nodes into their planned state and wait until all are ready.
+"""Runs on a control plane: bring the nodes into their planned state and wait for all of them.
 
-Arguments: the planned nodes as JSON, a deadline in seconds, "schedulable" or "dedicated" control planes.
-Prints one line for each change. On a missed deadline, prints each node's last condition to stderr and exits 1.
+Arguments: the planned nodes as JSON, a deadline in seconds, and "schedulable" or "dedicated" for
+the control planes. Prints one line for each change. On a missed deadline, says of each node what
+it was last seen to lack, and exits 1.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 CONTROL_PLANE_TAINTS = ("node-role.kubernetes.io/master", "node-role.kubernetes.io/control-plane")
-# kubelet renews its lease every 10 s. An older one means that "Ready" is only a memory: the
+# kubelet gives a sign of life every 10 s. An older one means that "Ready" is only a memory: the
 # control plane takes 40 s to notice that a kubelet is gone.
 FRESH_SECONDS = 20.0
 INTERVAL_SECONDS = 0.5
-# A kubelet that gets its pod addresses reports itself at once, and then only every 10 s. Until it has
-# made its CSINode, that report is "not ready": give the addresses later, but not never.
+# A kubelet that gets its pod addresses reports itself at once, and then only every 10 s. Until it
+# has made its CSINode, that report is "not ready": give the addresses later, but not never.
 PATIENCE_SECONDS = 15.0
 
 Json = dict[str, Any]
@@ -40,6 +41,12 @@ def look() -> dict[str, dict[str, Json]]:
     for item in json.loads(listing)["items"]:
         found[item["kind"]][item["metadata"]["name"]] = item
     return found
+
+
+def belongs(thing: Json | None, node: Json) -> bool:
+    """Tell whether an object is this node's, and not that of one deleted a moment ago."""
+    owners = thing["metadata"].get("ownerReferences", []) if thing else []
+    return any(owner["uid"] == node["metadata"]["uid"] for owner in owners)
 
 
 def patch_for(plan: Json, node: Json, schedulable: bool) -> Json:
@@ -67,20 +74,17 @@ def problem(plan: Json, node: Json | None, lease: Json | None) -> str:
     )
     if ready["status"] != "True":
         return f"is not ready: {ready.get('reason', '')} {ready.get('message', '')}".strip()
-    if lease is None:
-        return "has never renewed its lease"
-    age = lease_age(lease)
+    age = silence(ready, lease)
     if age > FRESH_SECONDS:
-        return (
-            f"was ready, but kubelet's last sign of life is {age:.0f} s old (or its clock is wrong)"
-        )
+        return f"was ready, but kubelet was last heard of {age:.0f} s ago (or its clock is wrong)"
     return ""
 
 
-def lease_age(lease: Json) -> float:
-    """Return the seconds since a lease was renewed."""
-    renewed = datetime.fromisoformat(lease["spec"]["renewTime"].replace("Z", "+00:00"))
-    return (datetime.now(UTC) - renewed).total_seconds()
+def silence(ready: Json, lease: Json | None) -> float:
+    """Return the seconds since the last sign of life: the lease, which a new node has not yet."""
+    signs = [ready["lastHeartbeatTime"]] + ([lease["spec"]["renewTime"]] if lease else [])
+    last = max(datetime.fromisoformat(sign) for sign in signs)
+    return (datetime.now(UTC) - last).total_seconds()
 
 
 def settle(plans: list[Json], schedulable: bool, impatient: bool) -> list[str]:
@@ -90,11 +94,11 @@ def settle(plans: list[Json], schedulable: bool, impatient: bool) -> list[str]:
     for plan in plans:
         name = plan["name"]
         node, lease = found["Node"].get(name), found["Lease"].get(name)
-        if node and (impatient or name in found["CSINode"]):
+        if node and (impatient or belongs(found["CSINode"].get(name), node)):
             patch = patch_for(plan, node, schedulable)
             if patch:
                 kubectl("patch", "node", name, "--patch", json.dumps({"spec": patch}))
-                print(f"{name}: {', '.join(patch)}")
+                sys.stdout.write(f"{name}: {', '.join(patch)}\n")
         what = problem(plan, node, lease)
         if what:
             problems.append(f"{name} {what}")
@@ -114,12 +118,8 @@ def main(plans_json: str, deadline: str, mode: str) -> int:
         if not problems:
             return 0
         if passed > float(deadline):
-            print(
-                f"not all nodes were ready within {deadline} s:",
-                *problems,
-                sep="\n  ",
-                file=sys.stderr,
-            )
+            listing = "\n  ".join(problems)
+            sys.stderr.write(f"not all nodes were ready within {deadline} s:\n  {listing}\n")
             return 1
         time.sleep(INTERVAL_SECONDS)
 

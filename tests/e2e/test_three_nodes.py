@@ -1,0 +1,179 @@
+"""The life of a three-node lab on the Docker provider, by the commands a user types."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.e2e.conftest import Folder, docker, gone
+
+pytestmark = pytest.mark.e2e
+
+SERVICE = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: default}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      topologySpreadConstraints:
+        - maxSkew: 1
+          topologyKey: kubernetes.io/hostname
+          whenUnsatisfiable: DoNotSchedule
+          labelSelector: {matchLabels: {app: web}}
+      containers:
+        - name: web
+          image: IMAGE
+          command:
+            - sh
+            - -c
+            - mkdir /tmp/w; hostname > /tmp/w/index.html; exec httpd -f -p 8080 -h /tmp/w
+          readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: default}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+"""
+
+
+def lock(folder: Folder) -> dict[str, dict[str, dict[str, str]]]:
+    content: dict[str, dict[str, dict[str, str]]] = yaml.safe_load(
+        (folder.lab / "lab.lock").read_text("utf-8")
+    )
+    return content
+
+
+def test_three_ready_nodes_with_addresses_in_the_labs_subnet(three: Folder) -> None:
+    subnet = ipaddress.ip_network(str(lock(three)["subnet"]))
+    items = json.loads(three.kubectl("get", "nodes", "-o", "json"))["items"]
+    assert sorted(i["metadata"]["name"] for i in items) == ["cp1", "w1", "w2"]
+    for item in items:
+        ready = {c["type"]: c["status"] for c in item["status"]["conditions"]}["Ready"]
+        (address,) = (
+            a["address"] for a in item["status"]["addresses"] if a["type"] == "InternalIP"
+        )
+        assert (ready, ipaddress.ip_address(address) in subnet) == ("True", True)
+
+
+def test_two_replicas_on_two_workers_answer_on_every_node(three: Folder) -> None:
+    image = lock(three)["images"]["busybox"]["ref"]
+    three.kubectl("apply", "-f", "-", stdin=SERVICE.replace("IMAGE", image))
+    three.kubectl("rollout", "status", "deployment/web", "--timeout=90s")
+    pods = json.loads(three.kubectl("get", "pods", "-l", "app=web", "-o", "json"))["items"]
+    assert {p["spec"]["nodeName"] for p in pods} == {"w1", "w2"}
+    address = three.kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
+    ask = f"import urllib.request as u; print(u.urlopen('http://{address}/', timeout=5).read())"
+    for node in ("cp1", "w1", "w2"):
+        heard = {
+            three.invoke("lab.ssh", node, "--command", f'python3 -c "{ask}"').out.strip()
+            for _ in range(12)
+        }
+        assert len(heard) == 2, f"{node} heard only {heard}"
+    three.kubectl("delete", "deployment/web", "service/web")
+
+
+def test_a_second_up_changes_nothing(three: Folder) -> None:
+    before = len(three.events())
+    three.invoke("lab.up", "--yes")
+    done = {e["phase"]: e.get("text") for e in three.events()[before:] if e["kind"] == "done"}
+    assert done["converge"] == "nothing to change"
+    assert done["boot"] == "all were running"
+
+
+def test_a_stopped_kubelet_fails_verify_by_name_and_up_mends_it(three: Folder) -> None:
+    three.invoke("lab.ssh", "w2", "--command", "sudo systemctl disable --now kubelet")
+    failed = three.invoke("lab.verify", check=False)
+    assert failed.code == 7
+    first = next(line for line in failed.out.splitlines() if line.startswith("error:"))
+    assert "w2" in first
+    assert "kubelet" in first
+    three.invoke("lab.up", "--yes")
+
+
+def test_a_changed_verdict_is_in_the_report(three: Folder) -> None:
+    three.invoke("lab.verify")
+    report = (three.lab / "report" / "verify.xml").read_text("utf-8")
+    assert 'failures="0"' in report
+    assert 'errors="0"' in report
+
+
+def test_status_says_what_is(three: Folder) -> None:
+    state = json.loads(three.invoke("lab.status", "--json").out)
+    assert {n: v["kubernetes"] for n, v in state["nodes"].items()} == dict.fromkeys(
+        ("cp1", "w1", "w2"), "Ready"
+    )
+    assert {v["machine"] for v in state["nodes"].values()} == {"running"}
+
+
+def test_a_second_command_at_once_is_refused_and_says_who_has_it(three: Folder) -> None:
+    first = three.start("lab.verify")
+    three.wait_for_event(30, lambda e: e.get("data", e).get("pid") is not None)
+    deadline = time.monotonic() + 30
+    while not (three.lab / "holder").is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    second = three.invoke("lab.up", "--yes", check=False)
+    assert first.wait(timeout=120) == 0
+    assert second.code == 3
+    assert "in use by lab.verify" in second.out
+
+
+def test_the_kubeconfig_is_merged(three: Folder) -> None:
+    target = Path(three.env["KUBECONFIG"])
+    target.parent.mkdir(exist_ok=True)
+    other = {"clusters": [{"name": "mine", "cluster": {"server": "https://192.0.2.1"}}]}
+    target.write_text(yaml.safe_dump(other))
+    three.invoke("lab.kubeconfig", "--merge")
+    merged = yaml.safe_load(target.read_text("utf-8"))
+    assert [c["name"] for c in merged["clusters"]] == ["mine", f"labwright-{three.name}"]
+    assert merged["current-context"] == f"labwright-{three.name}"
+
+
+def test_no_secret_in_the_journal_or_ansibles_output(three: Folder) -> None:
+    key = yaml.safe_load((three.lab / "kubeconfig").read_text("utf-8"))["users"][0]["user"]
+    secret = key["client-key-data"][:80]
+    tokens = three.kubectl("get", "secrets", "-n", "kube-system", "-o", "name")
+    assert "bootstrap-token" not in tokens
+    for path in [three.lab / "journal.jsonl", *(three.lab / "ansible").rglob("*")]:
+        if path.is_file():
+            text = path.read_text("utf-8", errors="replace")
+            assert secret not in text, path
+
+
+def test_a_halted_lab_comes_back(three: Folder) -> None:
+    three.invoke("lab.down")
+    state = json.loads(three.invoke("lab.status", "--json").out)
+    assert "running" not in {v["machine"] for v in state["nodes"].values()}
+    three.invoke("lab.up", "--yes")
+
+
+def test_destroy_asks_and_leaves_nothing(three: Folder) -> None:
+    refused = three.invoke("lab.destroy", check=False)
+    assert refused.code == 3
+    assert three.lab.is_dir()
+    three.invoke("lab.kubeconfig", "--merge")
+    mounts = [
+        docker("inspect", "--format", "{{range .Mounts}}{{.Name}} {{end}}", name).split()
+        for name in docker("ps", "-aq", "--filter", f"label=labwright.lab={three.name}").split()
+    ]
+    volumes = {name for names in mounts for name in names}
+    assert volumes
+    three.invoke("lab.destroy", "--yes")
+    assert not list(gone(three))
+    assert not volumes & set(docker("volume", "ls", "-q").split())
+    config = yaml.safe_load(Path(three.env["KUBECONFIG"]).read_text("utf-8"))
+    assert [c["name"] for c in config["clusters"]] == ["mine"]
+    agents = subprocess.run(
+        ["pgrep", "-f", str(three.lab)], capture_output=True, text=True, check=False
+    )
+    assert agents.stdout == ""

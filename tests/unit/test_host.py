@@ -1,0 +1,42 @@
+"""Capability masks, as /proc/self/status has them."""
+
+from __future__ import annotations
+
+import pytest
+
+from labwright.tools.host import CAPS, caps_of
+
+
+@pytest.mark.parametrize(
+    ("bit", "name"),
+    [
+        (0, "CAP_CHOWN"),
+        (12, "CAP_NET_ADMIN"),
+        (21, "CAP_SYS_ADMIN"),
+        (24, "CAP_SYS_RESOURCE"),
+        (27, "CAP_MKNOD"),
+        (34, "CAP_SYSLOG"),
+        (38, "CAP_PERFMON"),
+        (39, "CAP_BPF"),
+        (40, "CAP_CHECKPOINT_RESTORE"),
+    ],
+)
+def test_a_bit_is_a_capability(bit: int, name: str) -> None:
+    assert caps_of(1 << bit) == {name}
+
+
+def test_masks() -> None:
+    assert caps_of(0) == frozenset()
+    assert len(caps_of(0x1FFFFFFFFFF)) == len(CAPS) == len(set(CAPS)) == 41
+    # Docker's own default for a container.
+    assert caps_of(0xA80425FB) == {
+        f"CAP_{name}"
+        for name in (
+            *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP"),
+            *("NET_BIND_SERVICE", "NET_RAW", "SYS_CHROOT", "MKNOD", "AUDIT_WRITE", "SETFCAP"),
+        )
+    }
+
+
+def test_bits_of_a_newer_kernel_are_left_out() -> None:
+    assert caps_of(1 << 60 | 1) == {"CAP_CHOWN"}

@@ -1,0 +1,311 @@
+"""Spec and host in, plan out: what is chosen, why, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import pytest
+
+from labwright.catalog import load
+from labwright.errors import HostError, LabError, SpecError
+from labwright.keys import keys
+from labwright.model import HostFacts, HostNetwork, Plan, ProviderName
+from labwright.plan import network_name
+from labwright.supplies import SUPPLIES
+from tests.fakes import DEBIAN, HOSTS, LIBVIRT, VIRTUALBOX, planned
+
+NEWEST = load().offered_by("packages")[-1]
+COREDNS = keys(SUPPLIES["packages"].artifacts(NEWEST))["coredns"]
+
+
+def choice(plan: Plan, what: str) -> tuple[str, str]:
+    return next((c.chosen, c.why) for c in plan.choices if c.what == what)
+
+
+def refused(kind: type[LabError], raw: dict[str, Any], host: HostFacts = DEBIAN) -> LabError:
+    with pytest.raises(kind) as caught:
+        planned(raw, host)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("host", "provider", "why"),
+    [
+        (VIRTUALBOX, "virtualbox", "the first choice, and it works here"),
+        (LIBVIRT, "libvirt", "virtualbox: VBoxManage is not installed"),
+        (
+            DEBIAN,
+            "docker",
+            "virtualbox: VBoxManage is not installed; libvirt: virsh is not installed",
+        ),
+        (
+            replace(VIRTUALBOX, vboxdrv=False),
+            "docker",
+            "virtualbox: VirtualBox's kernel driver is not loaded; "
+            "libvirt: virsh is not installed",
+        ),
+    ],
+)
+def test_the_first_provider_that_works_is_taken(
+    host: HostFacts, provider: str, why: str
+) -> None:
+    plan = planned(host=host)
+    assert plan.provider == provider
+    assert choice(plan, "provider") == (provider, why)
+
+
+def test_the_provider_asked_for_is_taken() -> None:
+    plan = planned({"provider": "docker"}, VIRTUALBOX)
+    assert choice(plan, "provider") == ("docker", "lab.yaml asks for it")
+
+
+@pytest.mark.parametrize(
+    ("provider", "host", "slug"),
+    [
+        ("virtualbox", DEBIAN, "host.virtualbox.no-vboxmanage"),
+        ("virtualbox", replace(VIRTUALBOX, vboxdrv=False), "host.virtualbox.no-driver"),
+        ("libvirt", DEBIAN, "host.libvirt.no-virsh"),
+        ("libvirt", replace(LIBVIRT, kvm=False), "host.libvirt.no-kvm"),
+        ("docker", replace(DEBIAN, caps=frozenset()), "host.docker.caps"),
+    ],
+)
+def test_a_provider_that_cannot_work_is_refused(
+    provider: str, host: HostFacts, slug: str
+) -> None:
+    error = refused(HostError, {"provider": provider}, host)
+    assert error.exit_code == 3
+    assert [f.id for f in error.findings] == [slug]
+
+
+def test_a_host_on_which_nothing_works_hears_all_the_reasons() -> None:
+    error = refused(HostError, {}, replace(DEBIAN, caps=frozenset()))
+    assert [f.id for f in error.findings] == [
+        "host.virtualbox.no-vboxmanage",
+        "host.libvirt.no-virsh",
+        "host.docker.caps",
+    ]
+
+
+def test_the_supply_is_chosen_with_its_reason() -> None:
+    assert choice(planned(), "supply") == ("packages", "pkgs.k8s.io: does not answer")
+    asked = planned({"supply": "packages"})
+    assert choice(asked, "supply") == ("packages", "lab.yaml asks for it")
+
+
+@pytest.mark.parametrize(
+    ("change", "slug"),
+    [
+        ({"os": "ubuntu", "os_version": "24.04"}, "host.packages.not-debian"),
+        ({"os_version": "13"}, "host.packages.not-debian"),
+        ({"arch": "aarch64"}, "host.packages.arch"),
+    ],
+)
+def test_a_supply_that_cannot_work_is_refused(change: dict[str, Any], slug: str) -> None:
+    error = refused(HostError, {}, replace(DEBIAN, **change))
+    assert [f.id for f in error.findings] == [slug]
+
+
+@pytest.mark.parametrize("asked", ["auto", "1.20", "1.20.2"])
+def test_kubernetes_versions(asked: str) -> None:
+    plan = planned({"kubernetes": asked})
+    assert plan.versions == {"kubernetes": "1.20.2", **NEWEST.components}
+    assert plan.kubeadm_api == "v1beta2"
+
+
+@pytest.mark.parametrize("asked", ["1.31", "1.20.3", "1.2", "1.20.22"])
+def test_an_unknown_kubernetes_version_names_what_there_is(asked: str) -> None:
+    error = refused(SpecError, {"kubernetes": asked})
+    assert error.exit_code == 2
+    (finding,) = error.findings
+    assert (finding.id, finding.where) == ("spec.kubernetes-version", "kubernetes")
+    assert asked in finding.what
+    assert "1.20.2" in finding.why
+    assert "1.20.2" in finding.fix
+
+
+OFFLINE = replace(DEBIAN, go_modules=False)
+
+
+def test_dns_is_left_out_where_it_cannot_be_had() -> None:
+    plan = planned(host=OFFLINE)
+    assert plan.addons == ()
+    assert choice(plan, "cluster DNS") == ("none", "the Go module proxy does not answer")
+    assert "coredns" not in {a.id for a in plan.artifacts} | set(plan.keys)
+
+
+def test_dns_is_kept_where_it_was_built_before() -> None:
+    plan = planned(host=OFFLINE, stored=frozenset({COREDNS}))
+    assert plan.addons == ("dns",)
+    assert choice(plan, "cluster DNS") == ("CoreDNS 1.10.1", "built before")
+    assert plan.keys["coredns"] == COREDNS
+
+
+def test_dns_of_another_version_does_not_count() -> None:
+    assert planned(host=OFFLINE, stored=frozenset({"coredns-0123456789abcdef"})).addons == ()
+
+
+@pytest.mark.parametrize("answer", [True, None], ids=["answers", "no Go to ask with yet"])
+def test_dns_is_built_where_the_proxy_may_answer(answer: bool | None) -> None:
+    plan = planned(host=replace(DEBIAN, go_modules=answer))
+    assert plan.addons == ("dns",)
+    assert choice(plan, "cluster DNS") == ("CoreDNS 1.10.1", "from the Go module proxy")
+
+
+def test_dns_may_be_left_out_by_the_user() -> None:
+    plan = planned({"addons": []})
+    assert choice(plan, "cluster DNS") == ("none", "lab.yaml leaves it out")
+    assert "coredns" not in plan.keys
+
+
+def test_images_without_dns_are_another_entry_of_the_store() -> None:
+    with_dns, without = planned().keys, planned(host=OFFLINE).keys
+    assert with_dns["images"] != without["images"]
+    assert with_dns["kubernetes"] == without["kubernetes"]
+    assert planned().node_image != planned(host=OFFLINE).node_image
+
+
+def test_every_node_has_its_place() -> None:
+    plan = planned({"workers": 3})
+    assert [(n.name, str(n.address), str(n.pods)) for n in plan.nodes] == [
+        ("cp1", "192.168.56.11/24", "10.244.0.0/24"),
+        ("w1", "192.168.56.21/24", "10.244.1.0/24"),
+        ("w2", "192.168.56.22/24", "10.244.2.0/24"),
+        ("w3", "192.168.56.23/24", "10.244.3.0/24"),
+    ]
+    assert str(plan.host_address) == "192.168.56.1"
+    assert str(plan.dns_service) == "10.96.0.10"
+    assert plan.endpoint == "192.168.56.11:6443"
+    assert plan.context == "labwright-lab"
+    assert [n.name for n in plan.control_planes] == ["cp1"]
+    assert [n.name for n in plan.workers] == ["w1", "w2", "w3"]
+
+
+def test_places_follow_the_networks_of_lab_yaml() -> None:
+    plan = planned(
+        {
+            "network": {
+                "subnet": "172.20.0.0/16",
+                "pods": "10.10.0.0/20",
+                "services": "10.97.0.0/20",
+            }
+        }
+    )
+    assert [str(n.address) for n in plan.nodes][::2] == ["172.20.0.11/16", "172.20.0.22/16"]
+    assert [str(n.pods) for n in plan.nodes] == ["10.10.0.0/24", "10.10.1.0/24", "10.10.2.0/24"]
+    assert (str(plan.host_address), str(plan.dns_service)) == ("172.20.0.1", "10.97.0.10")
+
+
+def test_the_largest_lab_fits_a_24() -> None:
+    plan = planned({"workers": 50})
+    assert len({n.address.ip for n in plan.nodes}) == len({n.pods for n in plan.nodes}) == 51
+    assert all(n.address.ip in plan.subnet and n.pods.subnet_of(plan.pods) for n in plan.nodes)
+
+
+def test_macs_are_virtualbox_s_own_stable_and_different() -> None:
+    macs = [n.mac for n in planned({"workers": 50}).nodes]
+    assert all(re.fullmatch(r"08:00:27(:[0-9a-f]{2}){3}", mac) for mac in macs)
+    assert len(set(macs)) == 51
+    assert [n.mac for n in planned({"workers": 2}).nodes] == macs[:3]
+    assert planned({"name": "other"}).nodes[0].mac != macs[0]
+
+
+def test_a_lab_stays_where_it_was() -> None:
+    plan = planned(kept_subnet="192.168.60.0/24")
+    assert choice(plan, "subnet") == ("192.168.60.0/24", "this lab had it before")
+    assert plan.subnet == IPv4Network("192.168.60.0/24")
+
+
+def used(host: HostFacts, network: str, owner: str) -> HostFacts:
+    return replace(host, networks=(*host.networks, HostNetwork(IPv4Network(network), owner)))
+
+
+@pytest.mark.parametrize(
+    ("provider", "owner"),
+    [
+        # The owners as tools/host.py names them while the lab's machines run.
+        ("docker", network_name("lab")),
+        ("virtualbox", "route on vboxnet0"),
+        ("libvirt", "route on virbr1"),
+    ],
+)
+@pytest.mark.parametrize("asked", ["auto", "192.168.56.0/24"])
+def test_a_lab_that_is_up_is_not_in_its_own_way(
+    provider: ProviderName, owner: str, asked: str
+) -> None:
+    raw = {"provider": provider, "network": {"subnet": asked}}
+    first = planned(raw, HOSTS[provider])
+    host = used(HOSTS[provider], str(first.subnet), owner)
+    assert planned(raw, host, kept_subnet=str(first.subnet)).subnet == first.subnet
+
+
+def test_the_same_facts_give_the_same_plan() -> None:
+    raw = {"workers": 4, "nodes": {"w2": {"memory": "2GiB"}}}
+    shuffled = replace(
+        DEBIAN,
+        caps=frozenset(sorted(DEBIAN.caps, reverse=True)),
+        tools=dict(reversed(DEBIAN.tools.items())),
+    )
+    assert planned(raw) == planned(raw) == planned(raw, shuffled)
+
+
+@pytest.mark.parametrize(("version", "driver"), [(1, "cgroupfs"), (2, "systemd")])
+def test_containers_take_the_cgroup_driver_of_the_host(version: int, driver: str) -> None:
+    plan = planned({"provider": "docker"}, replace(DEBIAN, cgroup=version))  # type: ignore[arg-type]
+    assert plan.facts.cgroup_driver == driver
+
+
+@pytest.mark.parametrize("provider", ["virtualbox", "libvirt"])
+@pytest.mark.parametrize("version", [1, 2])
+def test_machines_have_a_kernel_of_their_own(provider: ProviderName, version: int) -> None:
+    host = replace(HOSTS[provider], cgroup=version, caps=frozenset())  # type: ignore[arg-type]
+    facts = planned({"provider": provider}, host).facts
+    assert facts.own_kernel
+    assert facts.conntrack_tunable
+    assert facts.cgroup_driver == "systemd"
+    assert not facts.restrict_oom_score_adj
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_oom_scores_are_restricted_where_the_host_withholds_them(has: bool) -> None:
+    caps = DEBIAN.caps if has else DEBIAN.caps - {"CAP_SYS_RESOURCE"}
+    facts = planned(host=replace(DEBIAN, caps=caps)).facts
+    assert facts.restrict_oom_score_adj is not has
+    assert not facts.own_kernel
+
+
+def test_nodes_larger_than_the_host_are_worth_a_warning() -> None:
+    assert planned(host=replace(DEBIAN, memory=5120)).warnings == ()
+    (warning,) = planned(host=replace(DEBIAN, memory=5119)).warnings
+    assert (warning.id, warning.level) == ("host.memory", "warning")
+    assert "5120 MiB" in warning.what
+    assert "5119 MiB" in warning.what
+
+
+def test_pods_that_the_host_knows_are_worth_a_warning() -> None:
+    (warning,) = planned(host=used(DEBIAN, "10.244.0.0/16", "route on tun0")).warnings
+    assert (warning.id, warning.where) == ("host.pods-in-use", "network.pods")
+    assert "route on tun0 has 10.244.0.0/16" in warning.why
+
+
+def test_artifacts_come_after_what_they_need() -> None:
+    seen: set[str] = set()
+    for artifact in planned().artifacts:
+        assert set(artifact.needs) <= seen
+        seen.add(artifact.id)
+    assert set(planned().keys) == seen
+
+
+def test_what_the_host_says_reaches_the_plan() -> None:
+    plan = planned()
+    assert plan.host_cpus == DEBIAN.cpus
+    assert plan.nameservers == (IPv4Address("10.0.0.2"),)
+    assert plan.image_repository == "labwright.local"
+
+
+def test_the_node_image_is_named_by_all_that_is_baked() -> None:
+    plan = planned()
+    assert re.fullmatch(r"labwright/node:[0-9a-f]{16}", plan.node_image)
+    assert planned({"name": "other", "workers": 1}).node_image == plan.node_image
