@@ -25,18 +25,20 @@ def place(
     permitted: Sequence[IPv4Network],
     kept: str | None,
     owner: str,
+    strict: bool = False,
 ) -> Place:
     """Choose the subnet: lab.yaml's, the one this lab had before, or the first free /24.
 
-    ``owner`` names the lab's own network, which it does not collide with.
+    ``owner`` names the lab's own network, which it does not collide with; ``strict`` says that
+    the provider refuses what is outside ``permitted``, instead of only not choosing it.
     Raises HostError when the asked one is in use, or when none is free.
     """
     others = [n for n in host.networks if n.owner != owner]
     warnings = tuple(_inside(spec, others))
     if spec.subnet:
-        _must_be_free(spec.subnet, others, permitted)
+        _must_be_free(spec.subnet, others, permitted, strict)
         return Place(spec.subnet, Choice("subnet", str(spec.subnet), "from lab.yaml"), warnings)
-    if kept and _free(IPv4Network(kept), others):
+    if kept and _free(IPv4Network(kept), others) and _permitted(IPv4Network(kept), permitted):
         subnet = IPv4Network(kept)
         return Place(subnet, Choice("subnet", kept, "this lab had it before"), warnings)
     for candidate in _candidates(permitted):
@@ -69,9 +71,28 @@ def _clashes(subnet: IPv4Network, spec: Spec) -> bool:
     return subnet.overlaps(spec.pods) or subnet.overlaps(spec.services)
 
 
+def _permitted(subnet: IPv4Network, permitted: Sequence[IPv4Network]) -> bool:
+    return any(subnet.subnet_of(network) for network in permitted)
+
+
 def _must_be_free(
-    subnet: IPv4Network, others: Sequence[HostNetwork], permitted: Sequence[IPv4Network]
+    subnet: IPv4Network,
+    others: Sequence[HostNetwork],
+    permitted: Sequence[IPv4Network],
+    strict: bool,
 ) -> None:
+    if strict and not _permitted(subnet, permitted):
+        raise HostError(
+            Finding(
+                "host.subnet-not-permitted",
+                "error",
+                f"{subnet} is outside {', '.join(map(str, permitted))}",
+                "VirtualBox permits host-only addresses only there",
+                f"set network.subnet: auto, or a network inside {permitted[0]}",
+                "network.subnet",
+                "https://www.virtualbox.org/manual/ch06.html#network_hostonly",
+            )
+        )
     for other in others:
         if subnet.overlaps(other.network):
             raise HostError(

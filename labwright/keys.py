@@ -21,7 +21,7 @@ REVISION: Mapping[str, int] = {
 def key(artifact: Artifact, keys_of_needs: Mapping[str, str], revision: int) -> str:
     """Give ``<id>-<16 hex digits>`` for an artifact made from entries with those keys.
 
-    Title and ``optional`` do not count: they change nothing in the bytes.
+    The title does not count: it changes nothing in the bytes.
     """
     facts = {
         "recipe": artifact.recipe,
@@ -37,7 +37,7 @@ def key(artifact: Artifact, keys_of_needs: Mapping[str, str], revision: int) -> 
 def keys(artifacts: Iterable[Artifact], without: Collection[str] = ()) -> dict[str, str]:
     """Give id → key for artifacts in building order.
 
-    ``without`` names the optional artifacts that could not be made: what needs them is built
+    ``without`` names the artifacts that a lab does without: what needs them is built
     without them, and gets another key. A need that comes later in the order is a KeyError.
     """
     found: dict[str, str] = {}

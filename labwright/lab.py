@@ -25,6 +25,7 @@ from labwright.phases.export import Export
 from labwright.phases.fetch import Fetch, stock
 from labwright.phases.preflight import Preflight
 from labwright.phases.render_files import RenderFiles
+from labwright.phases.retire import Retire
 from labwright.phases.teardown import Destroy, Halt
 from labwright.phases.verify import Verify
 from labwright.providers import PROVIDERS
@@ -39,6 +40,7 @@ UP: tuple[Phase, ...] = (
     Preflight(),
     Fetch(),
     Bake(),
+    Retire(),
     RenderFiles(),
     Boot(),
     Converge(),

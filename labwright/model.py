@@ -123,7 +123,6 @@ class Artifact:
     version: str
     needs: tuple[str, ...] = ()
     params: Mapping[str, str] = field(default_factory=dict)
-    optional: bool = False
     title: str = ""
 
 

@@ -51,7 +51,12 @@ def build(given: Inputs) -> Plan:
     release, release_choice = _release(spec, given.catalog, supply)
     addons, addon_choices = _addons(given, supply, release)
     place = addresses.place(
-        spec, host, provider.caps.subnets, given.kept_subnet, owner=network_name(spec.name)
+        spec,
+        host,
+        provider.caps.subnets,
+        given.kept_subnet,
+        owner=network_name(spec.name),
+        strict=provider.caps.only_subnets,
     )
     without = () if "dns" in addons else ("coredns",)
     artifacts = tuple(a for a in supply.artifacts(release) if a.id not in without)

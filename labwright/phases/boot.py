@@ -39,10 +39,10 @@ class Boot:
 
     def execute(self, run: Run) -> None:
         """Start what does not run. Raises BootError."""
+        ensure_network(run)
         if self._all_answer(run):
             run.conclude("all were running")
             return
-        ensure_network(run)
         ensure_key(run.tools.shell, run.workdir.path / "ssh" / "id_ed25519", run.plan.context)
         states = run.vagrant.states()
         down = [n.name for n in run.plan.nodes if states.get(n.name) != "running"]

@@ -15,6 +15,7 @@ from labwright.providers import PROVIDERS
 from labwright.recipes import HOST_PACKAGES
 from labwright.render import ROOT
 from labwright.tools import apt, host, workdir
+from labwright.tools.docker import DENIED, denied
 from labwright.tools.workdir import Workdir
 
 # Cold: Kubernetes' tree and objects, the roots and images. Warm: three nodes' /var and logs.
@@ -123,7 +124,10 @@ def roles_digest(root: Path) -> str:
 
 
 def lacking(made: Plan, facts: HostFacts, tools: Tools) -> Lacking:
-    """Find what the host lacks for a plan: nothing that only a finished step needed."""
+    """Find what the host lacks for a plan: nothing that only a finished step needed.
+
+    Raises HostError where Docker runs and refuses this user.
+    """
     wanted: set[str] = set()
     for package in PROVIDERS[made.provider].packages:
         program = {"docker.io": "dockerd"}.get(package, package)
@@ -133,6 +137,8 @@ def lacking(made: Plan, facts: HostFacts, tools: Tools) -> Lacking:
     for artifact in to_build(made, tools):
         wanted |= set(HOST_PACKAGES[artifact.recipe]) - facts.apt_installed
     stopped = made.provider == "docker" and not facts.docker_api
+    if stopped and DENIED in facts.docker_why.lower():
+        raise HostError(denied(facts.docker_why))
     return Lacking(tuple(sorted(wanted)), stopped)
 
 

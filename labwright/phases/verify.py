@@ -66,12 +66,12 @@ class Verify:
             what = f"the checks did not run (pytest ended with {result.code})"
             raise VerifyError(Finding("verify.not-run", "error", what), result.tail())
         checks = list(read(report))
-        skips = {(c.name, c.message) for c in checks if c.outcome == "skipped"}
-        for name, message in sorted(skips):
-            run.finding(Finding("verify.skipped", "note", f"not checked: {name}", message))
         failed = [c for c in checks if c.outcome == "failed"]
         if failed or result.code:
             raise VerifyError([_finding(check) for check in failed] or [_nothing(result.code)])
+        skips = {(c.name, c.message) for c in checks if c.outcome == "skipped"}
+        for name, message in sorted(skips):
+            run.finding(Finding("verify.skipped", "note", f"not checked: {name}", message))
         passed = sum(c.outcome == "passed" for c in checks)
         skipped = sum(c.outcome == "skipped" for c in checks)
         run.conclude(f"{passed} checks passed" + (f", {skipped} skipped" if skipped else ""))

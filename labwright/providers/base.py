@@ -16,6 +16,7 @@ class Caps:
     """What a provider can do.
 
     ``subnets`` are the ranges that lab networks may lie in, the first choice first;
+    ``only_subnets`` says that it refuses any other;
     ``own_network`` says that Labwright makes the lab's network itself before Vagrant runs.
     """
 
@@ -23,6 +24,7 @@ class Caps:
     snapshots: bool
     own_kernel: bool
     own_network: bool
+    only_subnets: bool
     subnets: tuple[IPv4Network, ...]
 
 

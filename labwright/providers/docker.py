@@ -25,6 +25,7 @@ class Docker:
         snapshots=False,
         own_kernel=False,
         own_network=True,
+        only_subnets=False,
         subnets=MORE_SUBNETS,
     )
     packages = ("vagrant", "docker.io")

@@ -20,6 +20,7 @@ class Libvirt:
         snapshots=True,
         own_kernel=True,
         own_network=False,
+        only_subnets=False,
         subnets=MORE_SUBNETS,
     )
     packages = ("vagrant", "vagrant-libvirt", "libvirt-daemon-system", "qemu-system-x86")

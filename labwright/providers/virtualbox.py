@@ -19,6 +19,7 @@ class VirtualBox:
         snapshots=True,
         own_kernel=True,
         own_network=False,
+        only_subnets=True,
         subnets=FIRST_SUBNETS,
     )
     packages = ("vagrant",)

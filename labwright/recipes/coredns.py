@@ -27,7 +27,8 @@ def build(job: Job) -> None:
                 "error",
                 "CoreDNS cannot be fetched from the Go module proxy",
                 "without it the lab works, but has no names for services (no cluster DNS)",
-                "set GOPROXY to a proxy that this computer reaches, and run the command again",
+                "set GOPROXY to a proxy that this computer reaches and run the command again, "
+                "or leave DNS out: addons: [] in lab.yaml",
             ),
             error.details,
         ) from error

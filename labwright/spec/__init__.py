@@ -60,7 +60,7 @@ def build(raw: object, source: str = "lab.yaml") -> Spec:
 
 def _without(raw: Mapping[Any, Any], paths: list[tuple[int | str, ...]]) -> dict[Any, Any]:
     """Leave out the refused keys, so that the rules between the others can still speak."""
-    heads = {path[0] for path in paths if len(path) == 1 or not isinstance(raw[path[0]], Mapping)}
+    heads = {path[0] for path in paths if not _leads_on(raw, path)}
     kept = {key: value for key, value in raw.items() if key not in heads}
     for head in {path[0] for path in paths} - heads:
         deeper = [path[1:] for path in paths if path[0] == head]
@@ -72,9 +72,15 @@ def schema() -> dict[str, Any]:
     """Give the JSON Schema of lab.yaml, for editors."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Labwright lab.yaml",
         **LabFile.model_json_schema(),
+        "title": "Labwright lab.yaml",
     }
+
+
+def _leads_on(raw: Mapping[Any, Any], path: tuple[int | str, ...]) -> bool:
+    """Whether a path leads to a key that is there; a missing one is its parent's fault."""
+    below = raw.get(path[0])
+    return len(path) > 1 and isinstance(below, Mapping) and (len(path) > 2 or path[1] in below)
 
 
 def _spec(file: LabFile, source: str) -> Spec:

@@ -25,8 +25,11 @@ def _mebibytes(value: object) -> object:
     return value
 
 
+_RFC1918 = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
+
+
 def _private(network: IPv4Network) -> IPv4Network:
-    if not network.is_private:
+    if not any(network.subnet_of(block) for block in _RFC1918):
         raise ValueError("take a private network: inside 10/8, 172.16/12 or 192.168/16")
     return network
 

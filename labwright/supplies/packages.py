@@ -42,7 +42,6 @@ class Packages:
                 "coredns",
                 "coredns",
                 parts["coredns"],
-                optional=True,
                 title=f"CoreDNS {parts['coredns']} from the Go module proxy",
             ),
             Artifact("base", "base", "bookworm", title="Debian bookworm root of a node"),

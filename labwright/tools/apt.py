@@ -24,8 +24,8 @@ def install(shell: Shell, packages: Sequence[str], on_line: Callable[[str], None
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     try:
         update = [*words[: words.index("apt-get") + 1], "update"]
-        shell.run(update, env=quiet, on_line=on_line, check=False)
-        shell.run(words, env=quiet, on_line=on_line)
+        shell.run(update, env=quiet, on_line=on_line, check=False, terminal=True)
+        shell.run(words, env=quiet, on_line=on_line, terminal=True)
     except ToolError as error:
         raise HostError(
             Finding(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,15 @@ START_DEADLINE = 60.0
 # A lab is its folder: two folders may each have a lab of the same name.
 FOLDER_LABEL = "labwright.folder"
 LAB_LABEL = "labwright.lab"
+
+
+DENIED = "permission denied"
+
+
+def denied(why: str) -> Finding:
+    """Say that Docker runs and does not let this user in."""
+    fix = "sudo usermod -aG docker $USER, then log in again"
+    return Finding("host.docker.denied", "error", "this user may not use Docker", why, fix)
 
 
 class Docker:
@@ -42,16 +52,21 @@ class Docker:
         systemd where it runs; elsewhere dockerd itself: Debian's init script fails on a host
         that may not raise limits. Raises HostError when no daemon answers within a minute.
         """
+        sudo = [] if os.geteuid() == 0 else ["sudo"]
         if Path("/run/systemd/system").is_dir():
-            self._shell.run(["systemctl", "start", "docker"], check=False)
+            self._shell.run([*sudo, "systemctl", "start", "docker"], check=False, terminal=True)
         else:
             log.parent.mkdir(parents=True, exist_ok=True)
-            self._shell.detach(["dockerd"], log)
+            if sudo:
+                self._shell.run(["sudo", "--validate"], terminal=True)
+            self._shell.detach([*sudo, "dockerd"], log)
         deadline = time.monotonic() + START_DEADLINE
         while time.monotonic() < deadline:
             version, why = self.api()
             if version:
                 return
+            if DENIED in why.lower():
+                raise HostError(denied(why))
             time.sleep(0.5)
         tail = (
             log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []

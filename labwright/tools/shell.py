@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labwright.errors import Finding, LabError
+from labwright.errors import Finding, HostError
 
 TAIL = 20
 GRACE = 5.0
@@ -34,7 +34,7 @@ class Result:
         return tuple(deque((self.out + self.err).splitlines(), maxlen=lines))
 
 
-class ToolError(LabError):
+class ToolError(HostError):
     """A program failed, could not be started or took too long; ``result`` says how."""
 
     def __init__(self, finding: Finding, result: Result) -> None:
@@ -60,8 +60,11 @@ class Shell:
         timeout: float | None = None,
         check: bool = True,
         on_line: Callable[[str], None] | None = None,
+        terminal: bool = False,
     ) -> Result:
         """Run one program to its end and give what it said.
+
+        With ``terminal`` it stays in this terminal's session, where sudo may ask for a password.
 
         With ``on_line`` every line of output goes there as it comes, and standard error is part
         of ``out``. On Ctrl-C or after ``timeout`` seconds the whole process group is ended.
@@ -80,7 +83,7 @@ class Shell:
                 stderr=subprocess.STDOUT if on_line else subprocess.PIPE,
                 text=True,
                 errors="replace",
-                start_new_session=True,
+                start_new_session=not terminal,
             )
         except OSError as error:
             raise ToolError(
@@ -93,7 +96,7 @@ class Shell:
             try:
                 out, err, late = _converse(process, input, timeout, on_line)
             except BaseException:
-                _end_group(process)
+                _end_group(process, alone=terminal)
                 raise
         result = Result(words, process.returncode, out, err, time.monotonic() - start)
         if late:
@@ -163,10 +166,12 @@ def _converse(
     return "".join(lines), "", late.is_set()
 
 
-def _end_group(process: subprocess.Popen[str]) -> None:
+def _end_group(process: subprocess.Popen[str], *, alone: bool = False) -> None:
+    """End a program and all it started; ``alone`` where the group is this process's own."""
+    send = process.send_signal if alone else lambda number: os.killpg(process.pid, number)
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
+        send(signal.SIGTERM)
         try:
             process.wait(GRACE)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            send(signal.SIGKILL)

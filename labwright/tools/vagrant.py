@@ -46,11 +46,12 @@ class Vagrant:
 
         Raises BootError with Vagrant's last lines.
         """
-        # Several names in one call are a pattern between slashes.
-        which = f"/^({'|'.join(names)})$/"
         with self._calling("up") as box, self._log.open("a", encoding="utf-8") as log:
             for line in box.up(
-                no_provision=True, provider=self._provider, vm_name=which, stream_output=True
+                no_provision=True,
+                provider=self._provider,
+                vm_name=_pattern(names),
+                stream_output=True,
             ):
                 log.write(line)
                 log.flush()
@@ -66,10 +67,10 @@ class Vagrant:
         with self._calling("halt", on_line) as box:
             box.halt()
 
-    def destroy(self, on_line: Callable[[str], None]) -> None:
-        """Remove every machine with its disk."""
+    def destroy(self, on_line: Callable[[str], None], names: Sequence[str] = ()) -> None:
+        """Remove machines with their disks; all of them unless some are named."""
         with self._calling("destroy", on_line) as box:
-            box.destroy()
+            box.destroy(vm_name=_pattern(names) if names else None)
 
     @contextlib.contextmanager
     def _calling(self, command: str, on_line: Callable[[str], None] | None = None) -> Iterator[Any]:
@@ -116,6 +117,11 @@ class Vagrant:
             return io.TextIOWrapper(file, errors="replace").read().splitlines()
 
 
+def _pattern(names: Sequence[str]) -> str:
+    """Name several machines in one call: a regular expression between slashes."""
+    return f"/^({'|'.join(names)})$/"
+
+
 def parse_ssh_config(text: str) -> dict[str, Machine]:
     """Read the output of ``vagrant ssh-config``: one ``Host`` block a machine."""
     blocks: list[dict[str, str]] = []
@@ -138,6 +144,9 @@ def validate(text: str) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "Vagrantfile").write_text(text, encoding="utf-8")
+        # The key that a lab's Vagrantfile names must exist for Vagrant to find it valid.
+        Path(folder, "ssh").mkdir()
+        Path(folder, "ssh", "id_ed25519").touch()
         result = subprocess.run(
             ["vagrant", "validate", "--ignore-provider"],
             cwd=folder,

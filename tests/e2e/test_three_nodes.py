@@ -123,7 +123,8 @@ def test_a_second_command_at_once_is_refused_and_says_who_has_it(three: Folder) 
     while not (three.lab / "holder").is_file() and time.monotonic() < deadline:
         time.sleep(0.05)
     second = three.invoke("lab.up", "--yes", check=False)
-    assert first.wait(timeout=120) == 0
+    out, _ = first.communicate(timeout=120)
+    assert first.returncode == 0, out
     assert second.code == 3
     assert "in use by lab.verify" in second.out
 

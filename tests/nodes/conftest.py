@@ -117,6 +117,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 _labs: dict[str, Lab] = {}
+_failed: list[str] = []
 
 
 def _lab(config: pytest.Config) -> Lab:
@@ -133,6 +134,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a check that asks for ``node`` once for each node, in the order of the plan."""
     if "node" in metafunc.fixturenames:
         metafunc.parametrize("node", list(_lab(metafunc.config).lock["nodes"]))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out the stages after one that failed: what they would say is not the cause."""
+    if _failed and _failed[0] != item.nodeid.partition("::")[0]:
+        pytest.skip(f"{Path(_failed[0]).stem} failed")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note the stage of the first failure."""
+    if report.failed:
+        _failed.append(report.nodeid.partition("::")[0])
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 from collections.abc import Callable, Iterable
@@ -17,19 +18,12 @@ TOKEN = "abcdef.0123456789abcdef"
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 
 
-def shown(
-    do: Callable[[Console], object], *, verbose: bool = False, terminal: bool = False
-) -> str:
+def shown(do: Callable[[Console], object], *, verbose: bool = False, terminal: bool = False) -> str:
+    """Give what reaches standard output: a pipe, or with ``terminal`` a terminal."""
     file = io.StringIO()
-    rich = Rich(
-        file=file,
-        force_terminal=terminal,
-        highlight=False,
-        soft_wrap=True,
-        width=200,
-        legacy_windows=False,
-    )
-    do(Console(verbose, rich))
+    rich = Rich(file=file, force_terminal=True, highlight=False, width=200) if terminal else None
+    with contextlib.redirect_stdout(file):
+        do(Console(verbose, rich))
     return file.getvalue()
 
 
@@ -113,7 +107,7 @@ WORDS = (
     "[1/3] [bold",
     r"C:\labs" + "\\",
     "\\[x]",
-    ":smile: {braces} %s",
+    "/etc/passwd:100:100 :key: {braces} %s",
     "äöü ☃",
     "x" * 500,
 )
@@ -135,7 +129,9 @@ def test_words_are_shown_as_they_are(words: str) -> None:
     assert len(text.splitlines()) == 11
 
 
-@pytest.mark.parametrize("words", ["\x1b[31mred\x1b[0m", "10 %\r20 %", "a\x07b\x08", "\x1b]0;t\x07"])
+@pytest.mark.parametrize(
+    "words", ["\x1b[31mred\x1b[0m", "10 %\r20 %", "a\x07b\x08", "\x1b]0;t\x07"]
+)
 def test_a_tool_s_control_characters_reach_no_file(words: str) -> None:
     def do(console: Console) -> None:
         console(boot("tool", words))

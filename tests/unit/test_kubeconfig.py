@@ -76,7 +76,10 @@ def test_the_administrator_s_config_gets_the_name_of_the_lab() -> None:
         "clusters": [
             {
                 "name": "labwright-x",
-                "cluster": {"server": "https://10.0.0.1:6443", "certificate-authority-data": "Yg=="},
+                "cluster": {
+                    "server": "https://10.0.0.1:6443",
+                    "certificate-authority-data": "Yg==",
+                },
             }
         ],
         "users": [{"name": "labwright-x", "user": {"client-key-data": "Yw=="}}],
@@ -95,8 +98,10 @@ def test_what_is_no_administrator_s_config_is_said(broken: object) -> None:
 
 def test_a_lab_goes_in_beside_the_others(config: Path) -> None:
     merge(config, lab())
-    assert names(config) == [["work", "labwright-lab"], ["me", "labwright-lab"]] + [
-        ["work", "labwright-lab"]
+    assert names(config) == [
+        ["work", "labwright-lab"],
+        ["me", "labwright-lab"],
+        ["work", "labwright-lab"],
     ]
     assert read(config)["current-context"] == "labwright-lab"
     before, after = yaml.safe_load(WORK), read(config)
@@ -131,7 +136,9 @@ def test_taking_out_restores_what_was_there(config: Path) -> None:
 
 def test_a_choice_made_since_stays(config: Path) -> None:
     merge(config, lab())
-    config.write_text(config.read_text().replace("current-context: labwright-lab", "current-context: work"))
+    config.write_text(
+        config.read_text().replace("current-context: labwright-lab", "current-context: work")
+    )
     take_out(config, "labwright-lab")
     assert read(config) == yaml.safe_load(WORK)
 

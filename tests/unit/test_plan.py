@@ -44,14 +44,11 @@ def refused(kind: type[LabError], raw: dict[str, Any], host: HostFacts = DEBIAN)
         (
             replace(VIRTUALBOX, vboxdrv=False),
             "docker",
-            "virtualbox: VirtualBox's kernel driver is not loaded; "
-            "libvirt: virsh is not installed",
+            "virtualbox: VirtualBox's kernel driver is not loaded; libvirt: virsh is not installed",
         ),
     ],
 )
-def test_the_first_provider_that_works_is_taken(
-    host: HostFacts, provider: str, why: str
-) -> None:
+def test_the_first_provider_that_works_is_taken(host: HostFacts, provider: str, why: str) -> None:
     plan = planned(host=host)
     assert plan.provider == provider
     assert choice(plan, "provider") == (provider, why)
@@ -72,9 +69,7 @@ def test_the_provider_asked_for_is_taken() -> None:
         ("docker", replace(DEBIAN, caps=frozenset()), "host.docker.caps"),
     ],
 )
-def test_a_provider_that_cannot_work_is_refused(
-    provider: str, host: HostFacts, slug: str
-) -> None:
+def test_a_provider_that_cannot_work_is_refused(provider: str, host: HostFacts, slug: str) -> None:
     error = refused(HostError, {"provider": provider}, host)
     assert error.exit_code == 3
     assert [f.id for f in error.findings] == [slug]
@@ -246,7 +241,7 @@ def test_the_same_facts_give_the_same_plan() -> None:
     shuffled = replace(
         DEBIAN,
         caps=frozenset(sorted(DEBIAN.caps, reverse=True)),
-        tools=dict(reversed(DEBIAN.tools.items())),
+        tools=dict(reversed(list(DEBIAN.tools.items()))),
     )
     assert planned(raw) == planned(raw) == planned(raw, shuffled)
 

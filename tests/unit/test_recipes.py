@@ -84,7 +84,7 @@ def test_a_key_names_the_artifact_and_changes_with_what_it_is_made_of() -> None:
     first = key(thing, {}, 1)
     assert first.startswith("thing-")
     assert len(first) == len("thing-") + 16
-    assert first == key(Artifact("thing", "apt", "1.0", title="two", optional=True), {}, 1)
+    assert first == key(Artifact("thing", "apt", "1.0", title="two"), {}, 1)
     others = [
         key(Artifact("thing", "apt", "1.1"), {}, 1),
         key(Artifact("thing", "apt", "1.0", params={"a": "b"}), {}, 1),
@@ -97,7 +97,7 @@ def test_a_key_names_the_artifact_and_changes_with_what_it_is_made_of() -> None:
 def test_an_artifact_left_out_changes_only_what_needs_it() -> None:
     artifacts = (
         Artifact("kubernetes", "kubernetes", "1.20.2"),
-        Artifact("coredns", "coredns", "1.10.1", optional=True),
+        Artifact("coredns", "coredns", "1.10.1"),
         Artifact("base", "base", "bookworm"),
         Artifact("images", "images", "1.20.2", needs=("kubernetes", "coredns")),
     )

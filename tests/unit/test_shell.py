@@ -19,7 +19,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 5.0
 
 
-
 def alive(pid: int) -> bool:
     """Whether a process runs; one that ended and was not yet waited for does not."""
     try:

@@ -130,9 +130,7 @@ def test_a_lab_exists_when_it_has_a_plan(tmp_path: Path) -> None:
         (None, {}),
     ],
 )
-def test_what_lab_lock_kept(
-    tmp_path: Path, content: bytes | None, kept: dict[str, object]
-) -> None:
+def test_what_lab_lock_kept(tmp_path: Path, content: bytes | None, kept: dict[str, object]) -> None:
     lab = Workdir(tmp_path, "lab")
     if content is not None:
         lab.path.mkdir(parents=True)
@@ -203,7 +201,7 @@ def test_a_holder_that_was_killed_holds_nothing(tmp_path: Path) -> None:
 def test_one_process_does_not_hold_a_lab_twice(tmp_path: Path) -> None:
     with (
         Workdir(tmp_path, "lab").held("lab.up"),
-        pytest.raises(HostError, match="in use by lab.up"),
+        pytest.raises(HostError, match=r"in use by lab\.up"),
         Workdir(tmp_path, "lab").held("lab.up"),
     ):
         pass

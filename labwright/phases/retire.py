@@ -1,0 +1,114 @@
+"""Compare the plan with the lab that is here: refuse what cannot change, retire what is gone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from labwright.errors import BootError, Finding, HostError, LabError, SpecError
+from labwright.locate import read_plan
+from labwright.model import Plan
+from labwright.phases.base import Run
+from labwright.tools.ssh import Ssh
+from labwright.tools.vagrant import Vagrant
+
+ADMIN = "--kubeconfig /etc/kubernetes/admin.conf"
+DRAIN_DEADLINE = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Ends with no machine that the plan does not have."""
+
+    name: str = "retire"
+
+    def title(self, run: Run) -> str:
+        """Name the nodes."""
+        gone = leftover(run)
+        return f"Retire {', '.join(gone)}" if gone else "Compare with the lab that is here"
+
+    def skip(self, run: Run) -> str | None:
+        """Skip a first up, and one that takes nothing away."""
+        made = _made(run)
+        if made is None:
+            return "there is none yet"
+        refuse_changes(made, run.plan)
+        return None if leftover(run) else "no node has to go"
+
+    def outline(self, run: Run) -> list[str]:
+        """Name what would go."""
+        return [f"drain, delete and destroy {name}" for name in leftover(run)]
+
+    def execute(self, run: Run) -> None:
+        """Drain each node, take it out of the cluster, destroy its machine. Raises BootError."""
+        made = _made(run)
+        if made is None:
+            return
+        gone = leftover(run)
+        ssh = Ssh(run.tools.shell, run.workdir.ssh_config)
+        for name in gone:
+            run.say(f"drain {name}")
+            self._take_out(run, ssh, made.control_planes[0].name, name)
+        # The Vagrantfile that still has them is the one on disk.
+        Vagrant(run.workdir.path, made.provider).destroy(run.tool, gone)
+        run.workdir.ssh_config.unlink(missing_ok=True)
+        run.conclude(f"{', '.join(gone)} gone")
+
+    def _take_out(self, run: Run, ssh: Ssh, first: str, name: str) -> None:
+        drain = (
+            f"sudo kubectl {ADMIN} drain {name} --ignore-daemonsets --delete-local-data --force "
+            f"--timeout={DRAIN_DEADLINE}s"
+        )
+        delete = f"sudo kubectl {ADMIN} delete node {name} --ignore-not-found"
+        try:
+            ssh.run(first, drain, timeout=DRAIN_DEADLINE + 30)
+        except LabError as error:
+            # A node that is dead already cannot be drained, and has to go all the same.
+            run.tool("; ".join(error.details))
+        try:
+            ssh.run(first, delete)
+        except LabError as error:
+            what = f"{name} could not be taken out of the cluster; its machine is kept"
+            fix = "bring the control plane up again, or invoke lab.destroy"
+            raise BootError(
+                Finding("boot.retire", "error", what, fix=fix), error.details
+            ) from error
+
+
+def leftover(run: Run) -> list[str]:
+    """Give the nodes that were made and are planned no more."""
+    made = _made(run)
+    wanted = {node.name for node in run.plan.nodes}
+    return [node.name for node in made.nodes if node.name not in wanted] if made else []
+
+
+def refuse_changes(made: Plan, wanted: Plan) -> None:
+    """Raise SpecError for each change that a lab which is up cannot follow."""
+    fixed = {
+        "provider": (made.provider, wanted.provider),
+        "kubernetes": (made.versions["kubernetes"], wanted.versions["kubernetes"]),
+        "network.subnet": (str(made.subnet), str(wanted.subnet)),
+        "network.pods": (str(made.pods), str(wanted.pods)),
+        "network.services": (str(made.services), str(wanted.services)),
+    }
+    found = [
+        Finding(
+            "spec.cannot-change",
+            "error",
+            f"{new} is asked for, and the lab was made with {old}",
+            "a cluster keeps these for life",
+            f"put {old} back, or invoke lab.destroy and lab.up",
+            key,
+        )
+        for key, (old, new) in fixed.items()
+        if old != new
+    ]
+    if found:
+        raise SpecError(found)
+
+
+def _made(run: Run) -> Plan | None:
+    try:
+        return read_plan(run.workdir)
+    except HostError:
+        # None, or one that another version wrote: nothing to compare with.
+        return None
