@@ -33,14 +33,14 @@ def place(
     the provider refuses what is outside ``permitted``, instead of only not choosing it.
     Raises HostError when the asked one is in use, or when none is free.
     """
-    others = [n for n in host.networks if n.owner != owner]
+    before = _network(kept)
+    others = [n for n in host.networks if not _own(n, owner, before)]
     warnings = tuple(_inside(spec, others))
     if spec.subnet:
         _must_be_free(spec.subnet, others, permitted, strict)
         return Place(spec.subnet, Choice("subnet", str(spec.subnet), "from lab.yaml"), warnings)
-    if kept and _free(IPv4Network(kept), others) and _permitted(IPv4Network(kept), permitted):
-        subnet = IPv4Network(kept)
-        return Place(subnet, Choice("subnet", kept, "this lab had it before"), warnings)
+    if before and _may_stay(before, spec, others, permitted):
+        return Place(before, Choice("subnet", str(before), "this lab had it before"), warnings)
     for candidate in _candidates(permitted):
         if _free(candidate, others) and not _clashes(candidate, spec):
             choice = Choice(
@@ -56,6 +56,28 @@ def place(
             "destroy a lab that is not needed, or set network.subnet",
         )
     )
+
+
+def _network(text: str | None) -> IPv4Network | None:
+    try:
+        return IPv4Network(text) if text else None
+    except ValueError:
+        return None
+
+
+def _own(there: HostNetwork, owner: str, before: IPv4Network | None) -> bool:
+    """Whether a network is this lab's own: by name, or a hypervisor's card where the lab was."""
+    card = there.owner.startswith(("route on vboxnet", "route on virbr"))
+    return there.owner == owner or (card and there.network == before)
+
+
+def _may_stay(
+    subnet: IPv4Network,
+    spec: Spec,
+    others: Sequence[HostNetwork],
+    permitted: Sequence[IPv4Network],
+) -> bool:
+    return _permitted(subnet, permitted) and _free(subnet, others) and not _clashes(subnet, spec)
 
 
 def _candidates(permitted: Sequence[IPv4Network]) -> Iterator[IPv4Network]:

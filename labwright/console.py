@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,14 @@ from labwright.events import Event, mask
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07|[\x00-\x08\x0b-\x1f\x7f]")
+
+
+def _plain(text: str) -> str:
+    """Mask secrets, drop another tool's control characters, and take no word for markup."""
+    return escape(_CONTROL.sub("", mask(text)))
+
+
 class Console:
     """Shows events as they come.
 
@@ -29,7 +38,7 @@ class Console:
         """Print to standard output, or to another rich console."""
         # In a file or a pipe nothing is cut or wrapped for a width that it does not have.
         width = None if sys.stdout.isatty() else 200
-        self._rich = rich or Rich(highlight=False, soft_wrap=True, width=width)
+        self._rich = rich or Rich(highlight=False, emoji=False, soft_wrap=True, width=width)
         self._verbose = verbose
         self._live: Live | None = None
         self._spinner: Spinner | None = None
@@ -44,7 +53,7 @@ class Console:
 
     def print(self, text: str = "") -> None:
         """Print a line, secrets masked."""
-        self._rich.print(escape(mask(text)))
+        self._rich.print(_plain(text))
 
     def raw(self, text: str) -> None:
         """Print text for another program: not wrapped, not styled, not masked."""
@@ -54,7 +63,7 @@ class Console:
     def rows(self, rows: Iterable[Iterable[str]], head: Iterable[str] = ()) -> None:
         """Print a table without lines."""
         table = Table(box=None, show_header=bool(tuple(head)), pad_edge=False, header_style="bold")
-        cells = [[escape(mask(cell)) for cell in row] for row in rows]
+        cells = [[_plain(cell) for cell in row] for row in rows]
         names = list(head) or [""] * max((len(row) for row in cells), default=0)
         for name in names:
             table.add_column(name, overflow="fold")
@@ -69,13 +78,13 @@ class Console:
         if error.details:
             self._rich.print("[dim]  the tool's last words:[/]")
             for line in error.details:
-                self._rich.print(f"[dim]  | {escape(mask(line))}[/]")
+                self._rich.print(f"[dim]  | {_plain(line)}[/]")
 
     def finding(self, finding: Finding) -> None:
         """Print a finding: what, why, fix."""
         style = _STYLES[finding.level]
         where = f"{finding.where}: " if finding.where else ""
-        head = f"[{style}]{finding.level}[/]: {escape(mask(where + finding.what))}"
+        head = f"[{style}]{finding.level}[/]: {_plain(where + finding.what)}"
         self._rich.print(head)
         for word, text in (("why", finding.why), ("fix", finding.fix), ("see", finding.docs)):
             for line in mask(text).splitlines():
@@ -90,7 +99,7 @@ class Console:
 
     def _on_start(self, event: Event) -> None:
         self._started = time.monotonic()
-        self._title = f"[{event.step}/{event.steps}] {event.text}"
+        self._title = f"[{event.step}/{event.steps}] {mask(event.text)}"
         if self._verbose or not self._rich.is_terminal:
             self._rich.print(escape(self._title))
             return
@@ -103,7 +112,7 @@ class Console:
             self._on_say(event)
 
     def _on_say(self, event: Event) -> None:
-        text = mask(event.text)
+        text = _CONTROL.sub("", mask(event.text))
         if self._live and self._spinner:
             spent = f"{time.monotonic() - self._started:.0f} s"
             line = Text.assemble(self._title, ("  " + text, "dim"), (f"  {spent}", "dim"))
@@ -113,13 +122,13 @@ class Console:
 
     def _on_tool(self, event: Event) -> None:
         if self._verbose:
-            self._rich.print(f"      [dim]| {escape(mask(event.text))}[/]")
+            self._rich.print(f"      [dim]| {_plain(event.text)}[/]")
 
     def _on_skip(self, event: Event) -> None:
-        self._finish(event, "[dim]-[/]", f"[dim]{escape(event.text)}[/]")
+        self._finish(event, "[dim]-[/]", f"[dim]{_plain(event.text)}[/]")
 
     def _on_done(self, event: Event) -> None:
-        self._finish(event, "[green]✓[/]", escape(mask(event.text)))
+        self._finish(event, "[green]✓[/]", _plain(event.text))
 
     def _on_failed(self, event: Event) -> None:
         self._finish(event, "[red]✗[/]", "")

@@ -53,12 +53,12 @@ def tee(*sinks: Sink) -> Sink:
 # Shapes of secrets in the words of kubeadm, kubectl, ssh and Rancher; matched whole, in any text.
 SECRETS: tuple[re.Pattern[str], ...] = (
     re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b"),  # kubeadm bootstrap token
-    re.compile(r"(?i)(?<=certificate-key )[0-9a-f]{64}|(?<=certificateKey: )[0-9a-f]{64}"),
+    re.compile(r"(?i)(certificate[- ]?key[\"']?[\s:=]+[\"']?)[0-9a-f]{64}"),
     re.compile(r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}"),  # JSON web token
     re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL),
-    re.compile(r"(?i)(?<=client-key-data: )\S+"),
+    re.compile(r"(?i)(client-key-data[\"']?\s*[:=]\s*)[^\s,}]+"),
     re.compile(r"(?i)(?<=\bbearer )\S+"),
-    re.compile(r"(?i)(?<=password[=:])\s*\S+|(?<=\btoken[=:])\s*\S+"),
+    re.compile(r"(?i)((?:password|\btoken)[\"']?\s*[:=]\s*)[^\s,}]+"),
     re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"),  # user:password of an URL
 )
 MASK = "•••"
@@ -67,7 +67,7 @@ MASK = "•••"
 def mask(text: str) -> str:
     """Replace everything in ``text`` that has the shape of a secret."""
     for shape in SECRETS:
-        text = shape.sub(MASK, text)
+        text = shape.sub(rf"\g<1>{MASK}" if shape.groups else MASK, text)
     return text
 
 

@@ -59,12 +59,16 @@ def _read(target: Path) -> dict[str, Any]:
         return {"apiVersion": "v1", "kind": "Config"}
     try:
         config = yaml.safe_load(target.read_text("utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise HostError(_unreadable(target, str(error))) from error
     if config is None:
         return {"apiVersion": "v1", "kind": "Config"}
     if not isinstance(config, dict):
         raise HostError(_unreadable(target, "it holds no keys"))
+    for section in SECTIONS:
+        entries = config.get(section) or []
+        if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+            raise HostError(_unreadable(target, f"{section} is not a list of entries"))
     return config
 
 

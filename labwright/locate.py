@@ -26,11 +26,11 @@ def read_spec(root: Path, lab: str) -> Spec:
         return spec.load(default if default.is_file() else None)
     if _is_file(root, lab):
         return spec.load(root / lab)
-    if (root / DEFAULT).is_file() and (here := spec.load(root / DEFAULT)).name == lab:
-        return here
-    source = Workdir(root, lab).source()
+    source = Workdir(root, lab).source() if _is_name(lab) else None
     if source is not None:
         return spec.load(Path(source) if source else None)
+    if (root / DEFAULT).is_file() and (here := spec.load(root / DEFAULT)).name == lab:
+        return here
     known = ", ".join(workdir.labs(root)) or "none"
     what = f"there is no lab {lab!r} here, and no file of that name"
     fix = "give the path of a lab.yaml, or the name of a lab that was made here"
@@ -39,7 +39,7 @@ def read_spec(root: Path, lab: str) -> Spec:
 
 def name_of(root: Path, lab: str) -> str:
     """Give the name of the lab meant; one made here is found even if its lab.yaml is broken."""
-    if lab and not _is_file(root, lab) and Workdir(root, lab).exists:
+    if _is_name(lab) and not _is_file(root, lab) and Workdir(root, lab).exists:
         return lab
     return read_spec(root, lab).name
 
@@ -63,6 +63,10 @@ def read_plan(folder: Workdir) -> Plan:
         fix = "invoke lab.up writes it anew"
         finding = Finding("host.plan-unreadable", "error", what, str(error).splitlines()[0], fix)
     raise HostError(finding)
+
+
+def _is_name(lab: str) -> bool:
+    return lab not in {"", ".", ".."} and "/" not in lab
 
 
 def _is_file(root: Path, lab: str) -> bool:

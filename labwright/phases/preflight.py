@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from labwright import catalog, plan
+from labwright import catalog, keys, plan
 from labwright.errors import Finding, HostError
 from labwright.model import Artifact, HostFacts, Plan, Spec
 from labwright.phases.base import Run, Tools
 from labwright.providers import PROVIDERS
 from labwright.recipes import HOST_PACKAGES
 from labwright.render import ROOT
+from labwright.supplies import SUPPLIES
 from labwright.tools import apt, host, workdir
 from labwright.tools.docker import DENIED, denied
 from labwright.tools.workdir import Workdir
@@ -84,9 +85,10 @@ def measure(tools: Tools, spec: Spec) -> HostFacts:
     facts = host.facts(tools.shell)
     if "dns" not in spec.addons:
         return facts
-    version = catalog.load().releases[-1].components["coredns"]
-    stored = any(p.name.startswith("coredns-") for p in _entries(tools.store.root))
-    if stored:
+    release = catalog.load().releases[-1]
+    version = release.components["coredns"]
+    wanted = keys.keys(SUPPLIES["packages"].artifacts(release))["coredns"]
+    if tools.store.has(wanted):
         return facts
     answer = host.go_modules(tools.shell, f"{COREDNS_MODULE}@v{version}")
     return replace(facts, go_modules=answer)

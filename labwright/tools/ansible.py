@@ -142,9 +142,12 @@ def _take(
 
 
 def _message(result: Mapping[str, Any]) -> str:
-    words = [str(result.get(key, "")).strip() for key in ("msg", "stderr", "stdout")]
-    text = "\n".join(word for word in words if word and word != "None")
-    return "\n".join(text.splitlines()[-12:])
+    failed = [item for item in result.get("results") or [] if item.get("failed")]
+    if failed:
+        return _message(failed[0])
+    words = [str(result.get(key) or "").strip() for key in ("msg", "censored", "stderr", "stdout")]
+    # Each keeps its own end: a long output must not push the cause out.
+    return "\n".join(line for word in words for line in word.splitlines()[-6:])
 
 
 def _findings(playbook: str, outcome: Outcome, folder: Path) -> list[Finding]:

@@ -152,9 +152,8 @@ def _converse(
         timer.daemon = True
         timer.start()
     try:
-        if text is not None and process.stdin:
-            process.stdin.write(text)
-            process.stdin.close()
+        if text is not None:
+            threading.Thread(target=_feed, args=(process, text), daemon=True).start()
         lines = []
         for line in process.stdout or ():
             lines.append(line)
@@ -166,12 +165,20 @@ def _converse(
     return "".join(lines), "", late.is_set()
 
 
+def _feed(process: subprocess.Popen[str], text: str) -> None:
+    """Write a program's input beside reading its output; it need not want all of it."""
+    with contextlib.suppress(OSError, ValueError):
+        if process.stdin:
+            process.stdin.write(text)
+            process.stdin.close()
+
+
 def _end_group(process: subprocess.Popen[str], *, alone: bool = False) -> None:
     """End a program and all it started; ``alone`` where the group is this process's own."""
     send = process.send_signal if alone else lambda number: os.killpg(process.pid, number)
     with contextlib.suppress(ProcessLookupError):
         send(signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            send(signal.SIGKILL)
+        # Not only where it did not end: what it started may be deaf, and hold its output open.
+        send(signal.SIGKILL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import subprocess
 import tempfile
@@ -114,7 +113,7 @@ class Vagrant:
             return []
         with self._log.open("rb") as file:
             file.seek(start)
-            return io.TextIOWrapper(file, errors="replace").read().splitlines()
+            return file.read().decode(errors="replace").splitlines()
 
 
 def _pattern(names: Sequence[str]) -> str:

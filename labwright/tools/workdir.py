@@ -27,9 +27,9 @@ def write(path: Path, text: str, mode: int = 0o644) -> bool:
 
     Raises HostError where the folder refuses.
     """
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return False
     try:
+        if path.is_file() and path.read_bytes() == text.encode():
+            return False
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -100,7 +100,7 @@ class Workdir:
         """Give what lab.lock says, or nothing where there is none that can be read."""
         try:
             content = yaml.safe_load((self.path / "lab.lock").read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError):
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
             return {}
         return content if isinstance(content, dict) else {}
 
