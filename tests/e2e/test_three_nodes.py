@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import json
 import subprocess
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -140,15 +142,42 @@ def test_the_kubeconfig_is_merged(three: Folder) -> None:
     assert merged["current-context"] == f"labwright-{three.name}"
 
 
-def test_no_secret_in_the_journal_or_ansibles_output(three: Folder) -> None:
-    key = yaml.safe_load((three.lab / "kubeconfig").read_text("utf-8"))["users"][0]["user"]
-    secret = key["client-key-data"][:80]
-    tokens = three.kubectl("get", "secrets", "-n", "kube-system", "-o", "name")
-    assert "bootstrap-token" not in tokens
+def test_tokens_are_short_lived_and_no_secret_is_written_down(three: Folder) -> None:
+    user = yaml.safe_load((three.lab / "kubeconfig").read_text("utf-8"))["users"][0]["user"]
+    secrets = {user["client-key-data"][:80]}
+    words = ("get", "secrets", "-n", "kube-system", "-o", "json")
+    for item in json.loads(three.kubectl(*words))["items"]:
+        if item["type"] == "bootstrap.kubernetes.io/token":
+            data = {k: base64.b64decode(v).decode() for k, v in item["data"].items()}
+            secrets.add(data["token-secret"])
+            left = datetime.fromisoformat(data["expiration"]) - datetime.now(UTC)
+            assert left < timedelta(hours=1)
     for path in [three.lab / "journal.jsonl", *(three.lab / "ansible").rglob("*")]:
         if path.is_file():
             text = path.read_text("utf-8", errors="replace")
-            assert secret not in text, path
+            assert not [secret for secret in secrets if secret in text], path
+
+
+def test_a_worker_more_and_a_worker_less(three: Folder) -> None:
+    text = (three.path / "lab.yaml").read_text("utf-8")
+    (three.path / "lab.yaml").write_text(text + "workers: 3\n")
+    three.invoke("lab.up", "--yes")
+    assert "w3" in json.loads(three.invoke("lab.status", "--json").out)["nodes"]
+    (three.path / "lab.yaml").write_text(text)
+    three.invoke("lab.up", "--yes")
+    names = three.kubectl("get", "nodes", "-o", "name").split()
+    assert sorted(names) == ["node/cp1", "node/w1", "node/w2"]
+    label = f"label=labwright.lab={three.name}"
+    assert len(docker("ps", "-aq", "--filter", label).split()) == 3
+
+
+def test_what_a_cluster_keeps_for_life_cannot_change(three: Folder) -> None:
+    text = (three.path / "lab.yaml").read_text("utf-8")
+    (three.path / "lab.yaml").write_text(text + "network: {pods: 10.200.0.0/16}\n")
+    refused = three.invoke("lab.up", "--yes", check=False)
+    (three.path / "lab.yaml").write_text(text)
+    assert refused.code == 2
+    assert "the lab was made with 10.244.0.0/16" in refused.out
 
 
 def test_a_halted_lab_comes_back(three: Folder) -> None:
