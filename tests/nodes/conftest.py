@@ -7,7 +7,7 @@ checks want to know of it, and all nodes at the same time.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 import pytest
 import testinfra
 import yaml
+
+from tests.nodes.probes import Deployment
 
 T = TypeVar("T")
 ADMIN = "--kubeconfig /etc/kubernetes/admin.conf"
@@ -39,6 +41,23 @@ QUESTIONS = {
     "images": "ctr -n k8s.io images ls",
 }
 MARK = "=labwright="
+
+# What the control plane is asked of the cluster. etcd's own words are on standard error.
+ETCD = (
+    "exec etcd-$(hostname) -- etcdctl --endpoints=https://127.0.0.1:2379 "
+    "--cacert=/etc/kubernetes/pki/etcd/ca.crt "
+    "--cert=/etc/kubernetes/pki/etcd/healthcheck-client.crt "
+    "--key=/etc/kubernetes/pki/etcd/healthcheck-client.key endpoint health 2>&1"
+)
+CLUSTER_QUESTIONS = {
+    "readyz": f"kubectl {ADMIN} get --raw /readyz 2>&1",
+    "etcd": f"kubectl {ADMIN} -n kube-system {ETCD}",
+    "nodes": f"kubectl {ADMIN} get nodes -o json",
+    "pods": f"kubectl {ADMIN} get pods -n kube-system -o json",
+    "leases": f"kubectl {ADMIN} get leases -n kube-node-lease -o json",
+    # Its clock, not this computer's, which may be off by more than a lease.
+    "now": "date +%s.%N",
+}
 
 
 @dataclass(frozen=True)
@@ -72,7 +91,13 @@ class Lab:
     @cached_property
     def seen(self) -> Mapping[str, Mapping[str, str]]:
         """Each node's answers to QUESTIONS; ``problem`` is set where it could not be asked."""
-        return self.on_every_node(self._look)
+        return self.on_every_node(lambda name: self._ask(name, QUESTIONS))
+
+    def cluster(self) -> Mapping[str, str]:
+        """What the first control plane answers to CLUSTER_QUESTIONS now."""
+        answers = self._ask(self.planes[0], CLUSTER_QUESTIONS)
+        assert "problem" not in answers, answers["problem"]
+        return answers
 
     @property
     def planes(self) -> list[str]:
@@ -102,8 +127,8 @@ class Lab:
         """Give what ``kubectl get`` says, parsed."""
         return json.loads(self.kubectl(f"get {words} -o json"))
 
-    def _look(self, name: str) -> Mapping[str, str]:
-        script = "; ".join(f"echo '{MARK}{key}'; {ask}" for key, ask in QUESTIONS.items())
+    def _ask(self, name: str, questions: Mapping[str, str]) -> Mapping[str, str]:
+        script = "; ".join(f"echo '{MARK}{key}'; {ask}" for key, ask in questions.items())
         try:
             result = self.hosts[name].run("sudo sh -c %s", script)
         except RuntimeError as error:  # testinfra's word for ssh's exit code 255
@@ -128,6 +153,15 @@ def _lab(config: pytest.Config) -> Lab:
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest) -> Lab:
     return _lab(request.config)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def deployment(lab: Lab) -> Iterator[Deployment]:
+    started = Deployment(lab)
+    try:
+        yield started
+    finally:
+        started.remove()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

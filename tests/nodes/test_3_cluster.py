@@ -21,24 +21,22 @@ SETTLE = 60.0
 
 
 @pytest.fixture(scope="module")
-def nodes(lab: Lab) -> Mapping[str, Any]:
+def cluster(lab: Lab) -> Mapping[str, str]:
+    return lab.cluster()
+
+
+@pytest.fixture(scope="module")
+def nodes(cluster: Mapping[str, str]) -> Mapping[str, Any]:
     """The nodes as the API has them, by name."""
-    return {item["metadata"]["name"]: item for item in lab.get("nodes")["items"]}
+    return {item["metadata"]["name"]: item for item in json.loads(cluster["nodes"])["items"]}
 
 
-def test_etcd_is_healthy(lab: Lab) -> None:
-    keys = "/etc/kubernetes/pki/etcd"
-    for plane in lab.planes:
-        out = lab.kubectl(
-            f"-n kube-system exec etcd-{plane} -- etcdctl --endpoints=https://127.0.0.1:2379 "
-            f"--cacert={keys}/ca.crt --cert={keys}/healthcheck-client.crt "
-            f"--key={keys}/healthcheck-client.key endpoint health 2>&1"
-        )
-        assert "is healthy" in out, f"etcd on {plane}: {out.strip()}"
+def test_api_server_is_ready(cluster: Mapping[str, str]) -> None:
+    assert cluster["readyz"] == "ok"
 
 
-def test_api_server_is_ready(lab: Lab) -> None:
-    assert lab.kubectl("get --raw /readyz") == "ok"
+def test_etcd_is_healthy(cluster: Mapping[str, str]) -> None:
+    assert "is healthy" in cluster["etcd"]
 
 
 @pytest.mark.parametrize("part", ["kube-controller-manager", "kube-scheduler"])
@@ -47,17 +45,25 @@ def test_control_plane_part_is_healthy(lab: Lab, part: str) -> None:
         assert lab.seen[plane].get(part) == "ok", f"{part} on {plane} does not say ok"
 
 
-def test_control_plane_pods_run(lab: Lab) -> None:
+def test_control_plane_pods_run(lab: Lab, cluster: Mapping[str, str]) -> None:
     # Not `Ready`: a kubelet brings a static pod's condition up to date a minute late.
     wanted = {f"{part}-{plane}" for plane in lab.planes for part in PLANE}
-    waiting = _wait(lab, wanted, "", lambda pod: str(pod["metadata"]["name"]), _running)
+
+    def missing(answers: Mapping[str, str]) -> set[str]:
+        pods = json.loads(answers["pods"])["items"]
+        return wanted - {p["metadata"]["name"] for p in pods if _running(p)}
+
+    waiting = _wait(lab, cluster, missing, SETTLE)
     assert not waiting, f"not running: {', '.join(sorted(waiting))}"
 
 
-def test_kube_proxy_is_ready_on_every_node(lab: Lab) -> None:
-    words = "-l k8s-app=kube-proxy"
-    wanted = set(lab.lock["nodes"])
-    waiting = _wait(lab, wanted, words, lambda pod: str(pod["spec"]["nodeName"]), _ready)
+def test_kube_proxy_is_ready_on_every_node(lab: Lab, cluster: Mapping[str, str]) -> None:
+    def missing(answers: Mapping[str, str]) -> set[str]:
+        pods = json.loads(answers["pods"])["items"]
+        proxies = [p for p in pods if p["metadata"]["labels"].get("k8s-app") == "kube-proxy"]
+        return set(lab.lock["nodes"]) - {p["spec"]["nodeName"] for p in proxies if _ready(p)}
+
+    waiting = _wait(lab, cluster, missing, SETTLE)
     assert not waiting, f"not ready on {', '.join(sorted(waiting))}"
 
 
@@ -65,15 +71,9 @@ def test_the_nodes_are_the_planned_ones(lab: Lab, nodes: Mapping[str, Any]) -> N
     assert set(nodes) == set(lab.lock["nodes"])
 
 
-def test_nodes_renew_their_leases(lab: Lab) -> None:
-    deadline = time.monotonic() + LEASE_AGE
-    while True:
-        old = {name: age for name, age in _lease_ages(lab).items() if age > LEASE_AGE}
-        if not old or time.monotonic() > deadline:
-            break
-        time.sleep(2)
-    said = ", ".join(f"the kubelet of {name} {age:.0f} s ago" for name, age in old.items())
-    assert not old, f"last heard: {said}"
+def test_nodes_renew_their_leases(lab: Lab, cluster: Mapping[str, str]) -> None:
+    silent = _wait(lab, cluster, lambda answers: _silent(lab, answers), LEASE_AGE)
+    assert not silent, "; ".join(sorted(silent))
 
 
 def test_node_is_ready(nodes: Mapping[str, Any], node: str) -> None:
@@ -96,19 +96,16 @@ def test_node_runs_the_planned_version(lab: Lab, nodes: Mapping[str, Any], node:
 
 def _wait(
     lab: Lab,
-    wanted: set[str],
-    words: str,
-    name: Callable[[Any], str],
-    good: Callable[[Any], bool],
+    answers: Mapping[str, str],
+    missing: Callable[[Mapping[str, str]], set[str]],
+    patience: float,
 ) -> set[str]:
-    """Give which pods are not good yet when the time is up."""
-    deadline = time.monotonic() + SETTLE
-    while True:
-        pods = lab.get(f"pods -n kube-system {words}")["items"]
-        waiting = wanted - {name(pod) for pod in pods if good(pod)}
-        if not waiting or time.monotonic() > deadline:
-            return waiting
+    """Give what is still missing when the time, in seconds, is up; ask anew until then."""
+    deadline = time.monotonic() + patience
+    while (waiting := missing(answers)) and time.monotonic() < deadline:
         time.sleep(1)
+        answers = lab.cluster()
+    return waiting
 
 
 def _running(pod: Any) -> bool:
@@ -120,12 +117,14 @@ def _ready(pod: Any) -> bool:
     return conditions.get("Ready") == "True"
 
 
-def _lease_ages(lab: Lab) -> dict[str, float]:
-    # The control plane's clock: this computer's may be off by more than a lease.
-    words = "get leases -n kube-node-lease -o json"
-    text, _, now = lab.kubectl(f"{words}; date +%s.%N").rstrip().rpartition("\n")
+def _silent(lab: Lab, answers: Mapping[str, str]) -> set[str]:
     renewed = {
         lease["metadata"]["name"]: datetime.fromisoformat(lease["spec"]["renewTime"]).timestamp()
-        for lease in json.loads(text)["items"]
+        for lease in json.loads(answers["leases"])["items"]
     }
-    return {name: float(now) - renewed.get(name, 0.0) for name in lab.lock["nodes"]}
+    ages = {name: float(answers["now"]) - renewed.get(name, 0.0) for name in lab.lock["nodes"]}
+    return {
+        f"the kubelet of {name} was last heard {age:.0f} s ago"
+        for name, age in ages.items()
+        if age > LEASE_AGE
+    }

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.nodes.probes import PORT, Deployment
 
 if TYPE_CHECKING:
     from tests.nodes.conftest import Lab
 
-PORT = 8080
 DEADLINE = 90
 MARK = "=labwright="
 
@@ -34,37 +33,33 @@ class Probes:
 
 
 @pytest.fixture(scope="module")
-def probes(lab: Lab) -> Iterator[Probes]:
-    namespace = f"lab-verify-{secrets.token_hex(3)}"
-    manifest = json.dumps(_manifest(namespace, lab.facts["image_refs"]["busybox"]))
-    lab.kubectl("apply -f -", manifest)
-    try:
-        lab.kubectl(f"-n {namespace} rollout status daemonset/probe --timeout={DEADLINE}s")
-        items = lab.get(f"pods,services -n {namespace}")["items"]
-        pods = {i["spec"]["nodeName"]: i for i in items if i["kind"] == "Pod"}
-        (service,) = (i["spec"]["clusterIP"] for i in items if i["kind"] == "Service")
-        names = {node: pod["metadata"]["name"] for node, pod in pods.items()}
-        addresses = {node: pod["status"]["podIP"] for node, pod in pods.items()}
-        asked = {node: _ask(address) for node, address in addresses.items()}
-        asked["service"] = _ask(service)
-        if lab.facts["dns_enabled"]:
-            asked["name"] = f"nslookup probe.{namespace}.svc.cluster.local 2>&1"
-        script = "; ".join(f"echo {MARK}{what}; {ask}" for what, ask in asked.items())
+def probes(lab: Lab, deployment: Deployment) -> Probes:
+    """Wait for the pods, then let each of them and each node ask for all that is checked."""
+    namespace = deployment.namespace
+    deployment.wait(DEADLINE)
+    items = lab.get(f"pods,services -n {namespace}")["items"]
+    pods = {i["spec"]["nodeName"]: i for i in items if i["kind"] == "Pod"}
+    (service,) = (i["spec"]["clusterIP"] for i in items if i["kind"] == "Service")
+    names = {node: pod["metadata"]["name"] for node, pod in pods.items()}
+    addresses = {node: pod["status"]["podIP"] for node, pod in pods.items()}
+    asked = {node: _ask(address) for node, address in addresses.items()}
+    asked["service"] = _ask(service)
+    if lab.facts["dns_enabled"]:
+        asked["name"] = f"nslookup probe.{namespace}.svc.cluster.local 2>&1"
+    script = "; ".join(f"echo {MARK}{what}; {ask}" for what, ask in asked.items())
 
-        def listen(node: str) -> dict[str, str]:
-            words = f'-n {namespace} exec {names[node]} -- sh -c "{script}; true"'
-            parts = [part.partition("\n") for part in lab.kubectl(words).split(MARK)[1:]]
-            return {head.strip(): body.strip() for head, _, body in parts}
+    def listen(node: str) -> dict[str, str]:
+        words = f'-n {namespace} exec {names[node]} -- sh -c "{script}; true"'
+        parts = [part.partition("\n") for part in lab.kubectl(words).split(MARK)[1:]]
+        return {head.strip(): body.strip() for head, _, body in parts}
 
-        yield Probes(
-            names,
-            addresses,
-            service,
-            lab.on_every_node(listen),
-            lab.on_every_node(lambda node: _from_node(lab, node, service)),
-        )
-    finally:
-        lab.kubectl(f"delete namespace {namespace} --wait=false")
+    return Probes(
+        names,
+        addresses,
+        service,
+        lab.on_every_node(listen),
+        lab.on_every_node(lambda node: _from_node(lab, node, service)),
+    )
 
 
 def test_a_pod_runs_on_every_node(lab: Lab, probes: Probes) -> None:
@@ -110,47 +105,3 @@ def _from_node(lab: Lab, node: str, address: str) -> str:
     )
     result = lab.hosts[node].run("python3 -c %s 2>&1", code)
     return str(result.stdout).strip()[-200:]
-
-
-def _manifest(namespace: str, image: str) -> dict[str, Any]:
-    meta = {"name": "probe", "namespace": namespace}
-    serve = (
-        f"mkdir -p /tmp/www && echo $NODE > /tmp/www/index.html && "
-        f"exec httpd -f -p {PORT} -h /tmp/www"
-    )
-    container = {
-        "name": "probe",
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["sh", "-c", serve],
-        "env": [{"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
-        "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
-    }
-    pods = {
-        "metadata": {"labels": {"app": "probe"}},
-        "spec": {
-            "terminationGracePeriodSeconds": 0,
-            "tolerations": [{"operator": "Exists"}],
-            "automountServiceAccountToken": False,
-            "containers": [container],
-        },
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "List",
-        "items": [
-            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
-            {
-                "apiVersion": "apps/v1",
-                "kind": "DaemonSet",
-                "metadata": meta,
-                "spec": {"selector": {"matchLabels": {"app": "probe"}}, "template": pods},
-            },
-            {
-                "apiVersion": "v1",
-                "kind": "Service",
-                "metadata": meta,
-                "spec": {"selector": {"app": "probe"}, "ports": [{"port": PORT}]},
-            },
-        ],
-    }
