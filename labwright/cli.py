@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -116,6 +117,8 @@ def _session(
 ) -> Iterator[tuple[Lab, Console]]:
     """Give a lab and its console; a LabError is printed and becomes its exit code."""
     console = Console(verbose)
+    # A SIGTERM, as a CI job gets when it is called off, ends what runs like Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     options = Options(lab=lab, yes=yes, root=Path.cwd(), sink=console, ask=console.ask)
     try:
         yield Lab(options), console

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Folder:
 
     path: Path
     name: str
+    more_env: dict[str, str] = field(default_factory=dict)
 
     def invoke(self, *words: str, check: bool = True) -> Result:
         done = subprocess.run(
@@ -67,7 +68,8 @@ class Folder:
 
     @property
     def env(self) -> dict[str, str]:
-        return {**os.environ, "KUBECONFIG": str(self.path / "kube" / "config")}
+        config = str(self.path / "kube" / "config")
+        return {**os.environ, "KUBECONFIG": config, **self.more_env}
 
     @property
     def lab(self) -> Path:

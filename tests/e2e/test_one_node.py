@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import os
+import shutil
+from pathlib import Path
 
-from tests.e2e.conftest import Folder, gone, interrupt
+import pytest
+import yaml
+
+from labwright.tools import workdir
+from tests.e2e.conftest import Folder, docker, gone, interrupt
 
 pytestmark = pytest.mark.e2e
 
@@ -19,6 +25,27 @@ def test_ctrl_c_while_converging_ends_with_130_and_the_next_up_goes_on(one: Fold
     one.invoke("lab.up", "--yes")
     one.invoke("lab.destroy", "--yes")
     assert not list(gone(one))
+
+
+def test_without_the_go_module_proxy_there_is_no_dns_and_all_say_so(
+    one: Folder, tmp_path: Path
+) -> None:
+    # A store as it is on a host that could build all but CoreDNS.
+    store = tmp_path / "cache" / "labwright" / "store"
+    store.mkdir(parents=True)
+    for name in ("kubernetes", "base", "apt"):
+        for entry in (workdir.cache() / "store").glob(f"{name}-*"):
+            shutil.copytree(entry, store / entry.name, copy_function=os.link)
+    one.more_env.update(XDG_CACHE_HOME=str(tmp_path / "cache"), GOPROXY="off")
+    why = "the Go module proxy does not answer"
+    assert why in one.invoke("lab.plan").out
+    out = one.invoke("lab.up", "--yes").out
+    assert f"without cluster DNS: {why}" in out
+    assert "this lab has no cluster DNS" in out
+    image = yaml.safe_load((one.lab / "lab.lock").read_text("utf-8"))["node_image"]
+    assert "coredns" not in one.kubectl("get", "pods", "-n", "kube-system")
+    one.invoke("lab.destroy", "--yes")
+    docker("image", "rm", image)
 
 
 @pytest.mark.parametrize(
