@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import vagrant
-
 from labwright.errors import BootError, Finding
 from labwright.model import Machine, ProviderName
 
@@ -74,6 +72,9 @@ class Vagrant:
     @contextlib.contextmanager
     def _calling(self, command: str, on_line: Callable[[str], None] | None = None) -> Iterator[Any]:
         """Give a python-vagrant object whose words go to the log, and to ``on_line`` after."""
+        # On a host that has no Vagrant yet, python-vagrant complains as soon as it is imported.
+        import vagrant  # noqa: PLC0415
+
         self._log.parent.mkdir(parents=True, exist_ok=True)
         env = {**os.environ, "VAGRANT_CWD": str(self._folder), "VAGRANT_NO_COLOR": "1"}
         if self._provider == "docker":
