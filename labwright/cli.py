@@ -117,8 +117,10 @@ def _session(
 ) -> Iterator[tuple[Lab, Console]]:
     """Give a lab and its console; a LabError is printed and becomes its exit code."""
     console = Console(verbose)
-    # A SIGTERM, as a CI job gets when it is called off, ends what runs like Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A SIGTERM, as a CI job gets when it is called off, ends what runs like Ctrl-C does; and
+    # Ctrl-C does so even where a script started us in the background, which ignores it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     options = Options(lab=lab, yes=yes, root=Path.cwd(), sink=console, ask=console.ask)
     try:
         yield Lab(options), console

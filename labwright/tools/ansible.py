@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ import ansible_runner
 
 from labwright.errors import ConvergeError, Finding
 
+MARK = "LABWRIGHT_RUN"
 PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
 
 
@@ -53,10 +56,12 @@ def play(
     """
     folder.mkdir(parents=True, exist_ok=True)
     outcome = Outcome()
+    environment = _environment(folder, known_hosts)
     # ansible-runner takes Ctrl-C for itself and never gives it back.
     with _own_interrupt():
-        runner = _run(playbook, inventories, folder, known_hosts, extra, outcome, say, on_line)
+        runner = _run(playbook, inventories, folder, environment, extra, outcome, say, on_line)
     if runner.status == "canceled":
+        _end_strays(environment[MARK])
         raise KeyboardInterrupt
     if runner.status != "successful":
         raise ConvergeError(_findings(playbook, outcome, folder), _tail(runner))
@@ -73,11 +78,22 @@ def _own_interrupt() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _end_strays(mark: str) -> None:
+    """End what a cancelled run leaves: ansible-runner kills it, and Mitogen's own part lives on.
+
+    Only processes that carry this very run's mark in their environment are ended.
+    """
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"{MARK}={mark}\0".encode() in path.read_bytes():
+                os.kill(int(path.parent.name), signal.SIGTERM)
+
+
 def _run(
     playbook: str,
     inventories: Sequence[Path],
     folder: Path,
-    known_hosts: Path,
+    environment: Mapping[str, str],
     extra: Mapping[str, Any] | None,
     outcome: Outcome,
     say: Callable[[str], None],
@@ -89,7 +105,7 @@ def _run(
         playbook=str(PLAYBOOKS / playbook),
         inventory=[str(path) for path in inventories],
         extravars=dict(extra or {}),
-        envvars=_environment(folder, known_hosts),
+        envvars=dict(environment),
         event_handler=lambda event: _take(event, outcome, say, on_line),
         quiet=True,
         rotate_artifacts=3,
@@ -100,6 +116,7 @@ def _environment(folder: Path, known_hosts: Path) -> dict[str, str]:
     """Settings by environment: a developer's own ansible.cfg must not change a lab."""
     (folder / "ansible.cfg").touch()
     return {
+        MARK: uuid.uuid4().hex,
         "ANSIBLE_CONFIG": str(folder / "ansible.cfg"),
         "ANSIBLE_STRATEGY_PLUGINS": str(
             Path(ansible_mitogen.__file__).parent / "plugins" / "strategy"

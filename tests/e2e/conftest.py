@@ -110,6 +110,16 @@ def interrupt(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, out
 
 
+def processes(words: str) -> list[str]:
+    """Give the processes whose command line names something, a second later at the most."""
+    for _ in range(10):
+        found = subprocess.run(["pgrep", "-af", words], capture_output=True, text=True, check=False)
+        if not found.stdout:
+            return []
+        time.sleep(0.1)
+    return found.stdout.splitlines()
+
+
 def make(tmp: Path, raw: dict[str, Any]) -> Folder:
     name = f"e2e-{secrets.token_hex(3)}"
     (tmp / "lab.yaml").write_text(yaml.safe_dump({"name": name, **raw}))

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from labwright.tools import workdir
-from tests.e2e.conftest import Folder, docker, gone, interrupt
+from tests.e2e.conftest import Folder, docker, gone, interrupt, processes
 
 pytestmark = pytest.mark.e2e
 
@@ -22,6 +22,7 @@ def test_ctrl_c_while_converging_ends_with_130_and_the_next_up_goes_on(one: Fold
     assert code == 130, out
     assert "interrupted" in out
     assert "Traceback" not in out
+    assert not processes(str(one.lab))
     one.invoke("lab.up", "--yes")
     one.invoke("lab.destroy", "--yes")
     assert not list(gone(one))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import ipaddress
 import json
-import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.conftest import Folder, docker, gone
+from tests.e2e.conftest import Folder, docker, gone, processes
 
 pytestmark = pytest.mark.e2e
 
@@ -203,7 +202,4 @@ def test_destroy_asks_and_leaves_nothing(three: Folder) -> None:
     assert not volumes & set(docker("volume", "ls", "-q").split())
     config = yaml.safe_load(Path(three.env["KUBECONFIG"]).read_text("utf-8"))
     assert [c["name"] for c in config["clusters"]] == ["mine"]
-    agents = subprocess.run(
-        ["pgrep", "-f", str(three.lab)], capture_output=True, text=True, check=False
-    )
-    assert agents.stdout == ""
+    assert not processes(str(three.lab))

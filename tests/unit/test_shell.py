@@ -187,8 +187,10 @@ def test_a_listener_that_fails_leaves_no_process(tmp_path: Path) -> None:
 def test_ctrl_c_leaves_no_child(tmp_path: Path, listening: str) -> None:
     file = tmp_path / "pid"
     driver = """
-        import sys
+        import signal, sys
         from labwright.tools.shell import Shell
+        # A test run that a script started in the background has it ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             Shell().run(sys.argv[1:], on_line=ON_LINE)
         except KeyboardInterrupt:
