@@ -18,6 +18,9 @@ from labwright.errors import INTERRUPTED, HostError, LabError, errors
 from labwright.lab import Lab, Options
 from labwright.model import HostFacts, Plan
 
+# ssh's own exit code for a connection that did not come about.
+SSH_FAILED = 255
+
 
 def up(lab: str, *, yes: bool, verbose: bool) -> None:
     """Bring a lab up and say what was made."""
@@ -72,8 +75,12 @@ def verify(lab: str, *, verbose: bool) -> None:
 
 def ssh(lab: str, node: str, command: str) -> None:
     """Hand the terminal to ssh, and end with its exit code."""
-    with _session(lab) as (it, _):
+    with _session(lab) as (it, console):
         code = it.ssh(node, [command] if command else [])
+        if code == SSH_FAILED:
+            console.print(
+                f"ssh to {node} ended with 255; is the lab up? ./invokew lab.up starts it"
+            )
     _end(code)
 
 

@@ -95,6 +95,8 @@ class Lab:
             raise HostError(Finding("host.no-consent", "error", what, "not confirmed", fix))
         run = self._made() if self.workdir.exists else self._wanted()
         self._phases("lab.destroy", (Destroy(),), run)
+        # Holding a lab that never was has made its folder.
+        self.workdir.remove()
 
     def plan(self) -> tuple[Plan, list[tuple[str, list[str]]], dict[str, str]]:
         """Give the plan, each phase's outline and the rendered files; touch nothing."""
@@ -165,7 +167,7 @@ class Lab:
         """Give the text of the lab's kubeconfig. Raises HostError before the first up."""
         if not self.workdir.kubeconfig.is_file():
             what = f"lab {self.name} has no kubeconfig yet"
-            raise HostError(Finding("host.no-kubeconfig", "error", what, fix="invoke lab.up"))
+            raise HostError(Finding("host.no-kubeconfig", "error", what, fix="./invokew lab.up"))
         return self.workdir.kubeconfig.read_text("utf-8")
 
     def merge_kubeconfig(self) -> Path:

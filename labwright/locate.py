@@ -41,7 +41,14 @@ def name_of(root: Path, lab: str) -> str:
     """Give the name of the lab meant; one made here is found even if its lab.yaml is broken."""
     if _is_name(lab) and not _is_file(root, lab) and Workdir(root, lab).exists:
         return lab
-    return read_spec(root, lab).name
+    try:
+        return read_spec(root, lab).name
+    except SpecError:
+        source = str((root / DEFAULT).resolve())
+        made = [name for name in workdir.labs(root) if Workdir(root, name).source() == source]
+        if lab or len(made) != 1:
+            raise
+        return made[0]
 
 
 def save_plan(folder: Workdir, plan: Plan) -> None:
@@ -56,11 +63,11 @@ def read_plan(folder: Workdir) -> Plan:
     except FileNotFoundError:
         what = f"there is no lab {folder.name} here"
         known = ", ".join(workdir.labs(folder.root)) or "none"
-        fix = "invoke lab.up, or name another with --lab"
+        fix = "./invokew lab.up, or name another with --lab"
         finding = Finding("host.no-lab", "error", what, f"labs made here: {known}", fix)
     except (OSError, ValidationError) as error:
         what = f"{folder.path / 'plan.json'} cannot be read"
-        fix = "invoke lab.up writes it anew"
+        fix = "./invokew lab.up writes it anew"
         finding = Finding("host.plan-unreadable", "error", what, str(error).splitlines()[0], fix)
     raise HostError(finding)
 

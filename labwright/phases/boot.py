@@ -73,7 +73,7 @@ class Boot:
         missing = [n.name for n in run.plan.nodes if n.name not in reached]
         if missing:
             what = f"Vagrant knows no way to reach {', '.join(missing)}"
-            fix = "run the same command again; if it stays so, invoke lab.destroy"
+            fix = "run the same command again; if it stays so, ./invokew lab.destroy"
             raise BootError(Finding("boot.unreachable", "error", what, fix=fix))
         # A machine made anew has a new host key at the same port.
         hosts = run.workdir.known_hosts
@@ -87,6 +87,17 @@ def read_machines(folder: Workdir) -> dict[str, Machine]:
     if not (folder.ssh_config.is_file() and folder.known_hosts.is_file()):
         return {}
     return parse_ssh_config(folder.ssh_config.read_text("utf-8"))
+
+
+def any_answers(run: Run) -> bool:
+    """Whether at least one machine of a made lab shows an ssh host key."""
+    for machine in read_machines(run.workdir).values():
+        try:
+            host_keys(run.tools.shell, [machine], deadline=0)
+        except BootError:
+            continue
+        return True
+    return False
 
 
 def ensure_network(run: Run) -> None:

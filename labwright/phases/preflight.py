@@ -181,7 +181,7 @@ def _mend(run: Run, missing: Lacking, facts: HostFacts) -> None:
             )
         )
     if missing.packages:
-        run.say(f"install {len(missing.packages)} packages")
+        run.say(f"install {' '.join(missing.packages)}")
         apt.install(run.tools.shell, missing.packages, run.tool)
     if missing.docker_stopped and not run.tools.docker.api()[0]:
         run.say("start Docker")

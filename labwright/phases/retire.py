@@ -68,7 +68,7 @@ class Retire:
             ssh.run(first, delete)
         except LabError as error:
             what = f"{name} could not be taken out of the cluster; its machine is kept"
-            fix = "bring the control plane up again, or invoke lab.destroy"
+            fix = "bring the control plane up again, or ./invokew lab.destroy"
             raise BootError(
                 Finding("boot.retire", "error", what, fix=fix), error.details
             ) from error
@@ -96,7 +96,7 @@ def refuse_changes(made: Plan, wanted: Plan) -> None:
             "error",
             f"{new} is asked for, and the lab was made with {old}",
             "a cluster keeps these for life",
-            f"put {old} back, or invoke lab.destroy and lab.up",
+            f"put {old} back, or ./invokew lab.destroy and lab.up",
             key,
         )
         for key, (old, new) in fixed.items()

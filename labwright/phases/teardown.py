@@ -31,7 +31,7 @@ class Halt:
     def execute(self, run: Run) -> None:
         """Halt them. Raises BootError."""
         run.vagrant.halt(run.tool)
-        run.conclude("invoke lab.up starts them again")
+        run.conclude("./invokew lab.up starts them again")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import sys
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from labwright.errors import Finding, VerifyError
 from labwright.phases.base import Run
+from labwright.phases.boot import any_answers
 from labwright.render import ROOT
 
 CHECKS = ROOT / "tests" / "nodes"
@@ -47,6 +49,10 @@ class Verify:
 
     def execute(self, run: Run) -> None:
         """Run the checks in boot order. Raises VerifyError, the first failure first."""
+        if not any_answers(run):
+            what = f"no machine of lab {run.workdir.name} answers"
+            why = "they are halted, or were never booted"
+            raise VerifyError(Finding("verify.halted", "error", what, why, "./invokew lab.up"))
         report = run.workdir.path / "report" / "verify.xml"
         report.parent.mkdir(parents=True, exist_ok=True)
         report.unlink(missing_ok=True)
@@ -69,9 +75,11 @@ class Verify:
         failed = [c for c in checks if c.outcome == "failed"]
         if failed or result.code:
             raise VerifyError([_finding(check) for check in failed] or [_nothing(result.code)])
-        skips = {(c.name, c.message) for c in checks if c.outcome == "skipped"}
-        for name, message in sorted(skips):
-            run.finding(Finding("verify.skipped", "note", f"not checked: {name}", message))
+        skips = Counter((c.name, c.message) for c in checks if c.outcome == "skipped")
+        for (name, message), times in sorted(skips.items()):
+            nodes = f" ({times} nodes)" if times > 1 else ""
+            what = f"not checked: {name}{nodes}"
+            run.finding(Finding("verify.skipped", "note", what, message))
         passed = sum(c.outcome == "passed" for c in checks)
         skipped = sum(c.outcome == "skipped" for c in checks)
         run.conclude(f"{passed} checks passed" + (f", {skipped} skipped" if skipped else ""))
@@ -107,7 +115,7 @@ def _finding(check: Check) -> Finding:
         "error",
         check.name,
         check.message,
-        "invoke lab.up mends what can be mended; the first failure is the likely cause",
+        "./invokew lab.up mends what can be mended; the first failure is the likely cause",
         check.node,
     )
 

@@ -94,11 +94,11 @@ class Docker:
         if owner != str(folder):
             what = f"the Docker network {name} belongs to {owner or 'something else'}"
             why = "a lab of the same name was made there"
-            fix = "set another name in lab.yaml, or invoke lab.destroy there"
+            fix = "set another name in lab.yaml, or ./invokew lab.destroy there"
             raise BootError(Finding("boot.name-taken", "error", what, why, fix, "name"))
         if has != subnet:
             what = f"the Docker network {name} has {has}, and the plan says {subnet}"
-            raise BootError(Finding("boot.network", "error", what, fix="invoke lab.destroy"))
+            raise BootError(Finding("boot.network", "error", what, fix="./invokew lab.destroy"))
         return False
 
     def network(self, name: str) -> tuple[str, str] | None:

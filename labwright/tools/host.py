@@ -10,6 +10,7 @@ import platform
 import re
 import shutil
 import socket
+import tempfile
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -67,16 +68,15 @@ def go_modules(shell: Shell, module: str) -> bool | None:
     go = _which("go") or shutil.which("go", path="/usr/lib/go-1.19/bin")
     if go is None:
         return None
-    try:
-        result = shell.run(
-            [go, "list", "-m", module],
-            cwd=Path("/"),
-            env={"GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"},
-            timeout=20,
-            check=False,
-        )
-    except LabError:
-        return False
+    # With a module cache of its own: what a user's cache remembers says nothing of the proxy.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        env = {"GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local", "GOMODCACHE": folder}
+        try:
+            result = shell.run(
+                [go, "list", "-m", module], cwd=Path("/"), env=env, timeout=20, check=False
+            )
+        except LabError:
+            return False
     return result.code == 0
 
 
