@@ -78,7 +78,9 @@ def test_pod_reaches_the_pods_of_all_nodes(lab: Lab, probes: Probes, node: str) 
 
 def test_pod_reaches_a_service(lab: Lab, probes: Probes, node: str) -> None:
     said = probes.heard[node].get("service", "")
-    assert said in lab.lock["nodes"], f"a pod on {node} hears of {probes.service}: {said}"
+    assert said in lab.lock["nodes"], (
+        f"a pod on {node} hears of {probes.service}: {said or 'nothing'}"
+    )
 
 
 def test_node_reaches_a_service(lab: Lab, probes: Probes, node: str) -> None:
@@ -94,8 +96,10 @@ def test_pod_resolves_names(lab: Lab, probes: Probes, node: str) -> None:
 
 
 def _ask(address: str) -> str:
-    # Debian's busybox 1.35 ends in a segmentation fault at `wget -T`.
-    return f"timeout 5 wget -q -O - http://{address}:{PORT}/ || echo no answer"
+    # A node's kube-proxy learns of a new service a moment after its pods are ready. `timeout`,
+    # as Debian's busybox 1.35 ends in a segmentation fault at `wget -T`.
+    ask = f"timeout 5 wget -q -O - http://{address}:{PORT}/"
+    return f"for attempt in 1 2 3 4 5; do {ask} && break; sleep 1; done"
 
 
 def _from_node(lab: Lab, node: str, address: str) -> str:
