@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from rich.console import Console as Rich
 from rich.live import Live
@@ -149,8 +149,3 @@ class Console:
             self._live.stop()
             self._live = None
             self._spinner = None
-
-
-def pairs(values: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Give a mapping as rows for :meth:`Console.rows`."""
-    return list(values.items())

@@ -23,7 +23,7 @@ class Retire:
 
     def title(self, run: Run) -> str:
         """Name the nodes."""
-        gone = leftover(run)
+        gone = leftover(_made(run), run.plan)
         return f"Retire {', '.join(gone)}" if gone else "Compare with the lab that is here"
 
     def skip(self, run: Run) -> str | None:
@@ -32,18 +32,18 @@ class Retire:
         if made is None:
             return "there is none yet"
         refuse_changes(made, run.plan)
-        return None if leftover(run) else "no node has to go"
+        return None if leftover(made, run.plan) else "no node has to go"
 
     def outline(self, run: Run) -> list[str]:
         """Name what would go."""
-        return [f"drain, delete and destroy {name}" for name in leftover(run)]
+        return [f"drain, delete and destroy {name}" for name in leftover(_made(run), run.plan)]
 
     def execute(self, run: Run) -> None:
         """Drain each node, take it out of the cluster, destroy its machine. Raises BootError."""
         made = _made(run)
         if made is None:
             return
-        gone = leftover(run)
+        gone = leftover(made, run.plan)
         ssh = Ssh(run.tools.shell, run.workdir.ssh_config)
         for name in gone:
             run.say(f"drain {name}")
@@ -74,11 +74,10 @@ class Retire:
             ) from error
 
 
-def leftover(run: Run) -> list[str]:
+def leftover(made: Plan | None, wanted: Plan) -> list[str]:
     """Give the nodes that were made and are planned no more."""
-    made = _made(run)
-    wanted = {node.name for node in run.plan.nodes}
-    return [node.name for node in made.nodes if node.name not in wanted] if made else []
+    names = {node.name for node in wanted.nodes}
+    return [node.name for node in made.nodes if node.name not in names] if made else []
 
 
 def refuse_changes(made: Plan, wanted: Plan) -> None:
