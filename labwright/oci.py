@@ -79,6 +79,29 @@ def write(image: Image, archive: Path) -> str:
         layer.unlink(missing_ok=True)
 
 
+def pack(
+    ref: str, manifest: bytes, kind: str, blobs: Mapping[str, bytes | Path], archive: Path
+) -> str:
+    """Write an archive from a manifest as it is, and give the manifest's digest.
+
+    ``kind`` is its media type; ``blobs`` maps the digests it names to content or files, in the
+    order in which they go in.
+    """
+    names = {"org.opencontainers.image.ref.name": ref, "io.containerd.image.name": ref}
+    entry = {**_described(manifest, kind), "annotations": names}
+    index = _json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]})
+    with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT) as tar:
+        _put(tar, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
+        _put(tar, "index.json", index)
+        _put(tar, _blob(_digest(manifest)), manifest)
+        for digest, blob in blobs.items():
+            if isinstance(blob, bytes):
+                _put(tar, _blob(digest), blob)
+            else:
+                _add(tar, _blob(digest), File(blob, mode=0o644))
+    return _digest(manifest)
+
+
 class _Hashing(io.RawIOBase):
     """Hashes what goes through to ``target``: a layer is known by its bytes before compression."""
 
@@ -131,16 +154,8 @@ def _write_archive(image: Image, layer: Path, diff_id: str, archive: Path) -> st
             "layers": [{"mediaType": LAYER, "digest": digest, "size": layer.stat().st_size}],
         }
     )
-    names = {"org.opencontainers.image.ref.name": image.ref, "io.containerd.image.name": image.ref}
-    entry = {**_described(manifest, MANIFEST), "annotations": names}
-    index = _json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]})
-    with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT) as tar:
-        _put(tar, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
-        _put(tar, "index.json", index)
-        for blob in (manifest, config):
-            _put(tar, _blob(_digest(blob)), blob)
-        _add(tar, _blob(digest), File(layer, mode=0o644))
-    return _digest(manifest)
+    blobs: dict[str, bytes | Path] = {_digest(config): config, digest: layer}
+    return pack(image.ref, manifest, MANIFEST, blobs, archive)
 
 
 def _config(image: Image, diff_id: str) -> dict[str, Any]:

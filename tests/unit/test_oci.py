@@ -132,3 +132,19 @@ def test_tree_keeps_modes_and_links(tmp_path: Path) -> None:
         "bin/tool": File(tmp_path / "bin/tool", mode=0o4755),
         "bin/alias": File(link="tool", mode=0o777),
     }
+
+
+def test_pack_keeps_the_manifest_and_takes_bytes_and_files(tmp_path: Path) -> None:
+    (tmp_path / "layer").write_bytes(b"layer")
+    manifest = b'{ "schemaVersion": 2 }\n'
+    kind = "application/vnd.docker.distribution.manifest.v2+json"
+    parts: dict[str, bytes | Path] = {"sha256:aa": b"config", "sha256:bb": tmp_path / "layer"}
+    digest = oci.pack(REF, manifest, kind, parts, tmp_path / "a.tar")
+    content = blobs(tmp_path / "a.tar")
+    assert digest == f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+    assert content[f"blobs/{digest.replace(':', '/')}"] == manifest
+    assert (content["blobs/sha256/aa"], content["blobs/sha256/bb"]) == (b"config", b"layer")
+    (entry,) = json.loads(content["index.json"])["manifests"]
+    assert (entry["mediaType"], entry["size"]) == (kind, len(manifest))
+    assert oci.pack(REF, manifest, kind, parts, tmp_path / "b.tar") == digest
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
