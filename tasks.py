@@ -6,7 +6,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import task
 
-from labwright import cli, selftest
+from labwright import cli, cli_bundle, selftest
 
 LAB = {
     "lab": "a lab's name, or the path of its lab.yaml (default: lab.yaml here)",
@@ -15,16 +15,54 @@ LAB = {
 }
 
 
-@task(help=LAB)
-def up(_c: Context, lab: str = "", yes: bool = False, verbose: bool = False) -> None:
+SUPPLY = "upstream, packages, or bundle:PATH, instead of lab.yaml's"
+
+
+@task(help={**LAB, "supply": SUPPLY, "locked": "refuse to differ from lab.lock"})
+def up(
+    _c: Context,
+    lab: str = "",
+    yes: bool = False,
+    verbose: bool = False,
+    supply: str = "",
+    locked: bool = False,
+) -> None:
     """Make the lab real: machines, Kubernetes, proof. Goes on where it stopped."""
-    cli.up(lab, yes=yes, verbose=verbose)
+    cli.up(lab, yes=yes, verbose=verbose, supply=supply, locked=locked)
 
 
-@task(help={"lab": LAB["lab"], "files": "print the rendered files too"})
-def plan(_c: Context, lab: str = "", files: bool = False) -> None:
+@task(help={"lab": LAB["lab"], "files": "print the rendered files too", "supply": SUPPLY})
+def plan(_c: Context, lab: str = "", files: bool = False, supply: str = "") -> None:
     """Say what lab.up would do, and why. Touches nothing."""
-    cli.plan(lab, files=files)
+    cli.plan(lab, files=files, supply=supply)
+
+
+@task(help={"lab": LAB["lab"]})
+def versions(_c: Context, lab: str = "") -> None:
+    """Show the versions that are known, what this lab gets, and what goes with what."""
+    cli.versions(lab)
+
+
+@task(
+    optional=["upgrade"],
+    help={
+        "lab": LAB["lab"],
+        "upgrade": "move to the newest that goes: all, or components, as in --upgrade=etcd,pause",
+        "yes": LAB["yes"],
+        "supply": SUPPLY,
+    },
+)
+def lock(
+    _c: Context, lab: str = "", upgrade: str = "", yes: bool = False, supply: str = ""
+) -> None:
+    """Resolve the lab and write lab.lock, without booting anything."""
+    cli.lock(lab, upgrade=upgrade, yes=yes, supply=supply)
+
+
+@task(help={"one": "a lab, a folder with one, or its software.json", "other": "another"})
+def diff(_c: Context, one: str, other: str) -> None:
+    """Say how the software on the nodes of two labs differs."""
+    cli.diff(one, other)
 
 
 @task(help={"lab": LAB["lab"], "json": "print JSON"})
@@ -86,5 +124,33 @@ def schema(_c: Context) -> None:
     selftest.write_schema()
 
 
-lab_tasks = Collection("lab", up, plan, status, verify, ssh, kubeconfig, down, destroy, doctor)
-namespace = Collection(lab_tasks, test, Collection("dev", schema))
+@task(help={"to": "a folder, or a file that ends in .tar.zst", **LAB})
+def make(_c: Context, to: str, lab: str = "", yes: bool = False, verbose: bool = False) -> None:
+    """Collect all that a lab is made of, for labs without a network."""
+    cli_bundle.make(lab, to, yes=yes, verbose=verbose)
+
+
+@task(name="verify", help={"bundle": "a folder or a .tar.zst"})
+def verify_bundle(_c: Context, bundle: str) -> None:
+    """Hash every file of a bundle."""
+    cli_bundle.verify(bundle)
+
+
+@task(help={"bundle": "a folder or a .tar.zst", "files": "list the files too"})
+def show(_c: Context, bundle: str, files: bool = False) -> None:
+    """Say what a bundle holds."""
+    cli_bundle.show(bundle, files=files)
+
+
+@task(help={"bundle": "a folder", "address": "the address to listen on", "port": "the port"})
+def serve(_c: Context, bundle: str, address: str, port: int = 8751) -> None:
+    """Give a bundle to a class: read-only, on one address, until Ctrl-C."""
+    cli_bundle.serve(bundle, address, port)
+
+
+lab_tasks = Collection(
+    "lab",
+    *(up, plan, status, verify, ssh, kubeconfig, down, destroy, doctor, versions, lock, diff),
+)
+bundle_tasks = Collection("bundle", make, verify_bundle, show, serve)
+namespace = Collection(lab_tasks, bundle_tasks, test, Collection("dev", schema))

@@ -4,12 +4,14 @@
 
 The floor starts the same containers from the same baked image, runs `kubeadm init` and two joins
 side by side, and waits until all three nodes are Ready: no Vagrant, no Ansible, no proof. Both
-are timed in turn in one run, because the same machine is half as fast an hour later.
+are timed in turn in one run, because the same machine is half as fast an hour later. The same lab
+from a bundle is timed too: on an empty cache, with nothing baked, and again.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -31,8 +33,11 @@ NET = "labwright-bench-hand"
 ADMIN = "--kubeconfig=/etc/kubernetes/admin.conf"
 
 
-def run(*words: str, stdin: str | None = None, cwd: Path | None = None) -> str:
-    done = subprocess.run(words, input=stdin, cwd=cwd, capture_output=True, text=True, check=False)
+def run(*words: str, stdin: str | None = None, cwd: Path | None = None, **env: str) -> str:
+    more = {**os.environ, **env}
+    done = subprocess.run(
+        words, input=stdin, cwd=cwd, env=more, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"{' '.join(words)[:200]}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.stdout
@@ -144,6 +149,21 @@ def clear_hand(plan: Plan) -> None:
     subprocess.run(["docker", "network", "rm", NET], capture_output=True, check=False)
 
 
+def from_bundle(root: Path, note: Callable[[str, float], None]) -> None:
+    """Bring the lab up from its bundle: on an empty cache, and then on that."""
+    with tempfile.TemporaryDirectory(dir=root) as folder:
+        there = Path(folder) / "lab"
+        there.mkdir()
+        (there / "lab.yaml").write_text("name: bench\n", encoding="utf-8")
+        words = (INVOKEW, "lab.up", "--yes", f"--supply=bundle:{root / 'bundle'}")
+        env = {"XDG_CACHE_HOME": str(Path(folder) / "cache")}
+        for name in ("bundle, empty cache, baking", "bundle, again"):
+            note(name, timed(lambda: run(*words, cwd=there, **env)))
+            image = read_plan(Workdir(there, "bench")).node_image
+            run(INVOKEW, "lab.destroy", "--yes", cwd=there, **env)
+        run("docker", "image", "rm", image)
+
+
 def main(rounds: int) -> None:
     figures: dict[str, list[float]] = {}
 
@@ -157,6 +177,7 @@ def main(rounds: int) -> None:
         # The first up also fetches and bakes what is missing: it warms up and is not counted.
         run(INVOKEW, "lab.up", "--yes", cwd=root)
         plan = read_plan(Workdir(root, "bench"))
+        run(INVOKEW, "bundle.make", str(root / "bundle"), "--yes", cwd=root)
         for _ in range(rounds):
             run(INVOKEW, "lab.destroy", "--yes", cwd=root)
             clear_hand(plan)
@@ -167,7 +188,8 @@ def main(rounds: int) -> None:
             note("lab.up from nothing", timed(lambda: run(INVOKEW, "lab.up", "--yes", cwd=root)))
             note("lab.up on what is up", timed(lambda: run(INVOKEW, "lab.up", "--yes", cwd=root)))
             note("lab.plan", timed(lambda: run(INVOKEW, "lab.plan", cwd=root)))
-        run(INVOKEW, "lab.destroy", "--yes", cwd=root)
+            run(INVOKEW, "lab.destroy", "--yes", cwd=root)
+            from_bundle(root, note)
     middle = {name: statistics.median(values) for name, values in figures.items()}
     print(f"\nmedian of {rounds}; ratio to the floor:")
     for name, seconds in middle.items():

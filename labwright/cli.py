@@ -5,35 +5,40 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from invoke.exceptions import Exit
 
-from labwright import __version__
+from labwright import __version__, catalog
 from labwright.console import Console
 from labwright.errors import INTERRUPTED, HostError, LabError, errors
 from labwright.lab import Lab, Options
 from labwright.model import HostFacts, Plan
+from labwright.tools import nodes, workdir
 
+# Versions of a component that a table shows; `lab.lock --upgrade` and the catalog know all.
+SHOWN = 4
 # ssh's own exit code for a connection that did not come about.
 SSH_FAILED = 255
 
 
-def up(lab: str, *, yes: bool, verbose: bool) -> None:
+def up(lab: str, *, yes: bool, verbose: bool, supply: str, locked: bool) -> None:
     """Bring a lab up and say what was made."""
-    with _session(lab, yes=yes, verbose=verbose) as (it, console):
+    given = Options(lab=lab, yes=yes, verbose=verbose, supply=supply, locked=locked)
+    with session(given) as (it, console):
         console.print(f"Labwright {__version__}: lab {it.name}")
         start = time.monotonic()
         plan = it.up()
         _made(it, plan, console, time.monotonic() - start)
 
 
-def plan(lab: str, *, files: bool) -> None:
+def plan(lab: str, *, files: bool, supply: str) -> None:
     """Print a dry run."""
-    with _session(lab) as (it, console):
+    with session(Options(lab=lab, supply=supply)) as (it, console):
         made, outlines, rendered = it.plan()
         _choices(made, console)
         for warning in made.warnings:
@@ -50,7 +55,7 @@ def plan(lab: str, *, files: bool) -> None:
 
 def status(lab: str, *, as_json: bool) -> None:
     """Print a lab's state, as a table or as JSON."""
-    with _session(lab) as (it, console):
+    with session(Options(lab=lab)) as (it, console):
         state = it.status()
         if as_json:
             console.raw(json.dumps(state, indent=2) + "\n")
@@ -68,25 +73,25 @@ def status(lab: str, *, as_json: bool) -> None:
 
 def verify(lab: str, *, verbose: bool) -> None:
     """Prove a lab."""
-    with _session(lab, verbose=verbose) as (it, console):
+    with session(Options(lab=lab, verbose=verbose)) as (it, console):
         it.verify()
         console.print(f"report: {it.workdir.path / 'report' / 'verify.xml'}")
 
 
 def ssh(lab: str, node: str, command: str) -> None:
     """Hand the terminal to ssh, and end with its exit code."""
-    with _session(lab) as (it, console):
+    with session(Options(lab=lab)) as (it, console):
         code = it.ssh(node, [command] if command else [])
         if code == SSH_FAILED:
             console.print(
                 f"ssh to {node} ended with 255; is the lab up? ./invokew lab.up starts it"
             )
-    _end(code)
+    end(code)
 
 
 def kubeconfig(lab: str, *, merge: bool) -> None:
     """Print or merge a kubeconfig."""
-    with _session(lab) as (it, console):
+    with session(Options(lab=lab)) as (it, console):
         if not merge:
             console.raw(it.kubeconfig())
             return
@@ -96,55 +101,133 @@ def kubeconfig(lab: str, *, merge: bool) -> None:
 
 def down(lab: str, *, verbose: bool) -> None:
     """Halt a lab."""
-    with _session(lab, verbose=verbose) as (it, _):
+    with session(Options(lab=lab, verbose=verbose)) as (it, _):
         it.down()
 
 
 def destroy(lab: str, *, yes: bool, verbose: bool) -> None:
     """Remove a lab."""
-    with _session(lab, yes=yes, verbose=verbose) as (it, _):
+    with session(Options(lab=lab, yes=yes, verbose=verbose)) as (it, _):
         it.destroy()
+
+
+def lock(lab: str, *, upgrade: str | bool, yes: bool, supply: str) -> None:
+    """Resolve a lab, write lab.lock, and print what changed in it."""
+    with session(Options(lab=lab, yes=yes, supply=supply)) as (it, console):
+        names = upgrade.split(",") if isinstance(upgrade, str) and upgrade else []
+        path, lines = it.lock(names if upgrade else None)
+        for line in lines:
+            console.print(f"  {line}")
+        console.print(f"{path}: {len(lines)} changes" if lines else f"{path}")
+
+
+def versions(lab: str) -> None:
+    """Print the catalog: what this lab gets, what there is, and what goes with what."""
+    with session(Options(lab=lab)) as (it, console):
+        known, made, error = it.versions()
+        gets = made.versions if made else {}
+        console.rows(
+            (
+                [name, gets.get(name, "-"), *_known(component)]
+                for name, component in known.components.items()
+                if component.kind != "word"
+            ),
+            ("component", "this lab", "known versions", "supplies"),
+        )
+        console.print()
+        console.rows(
+            ([_expression(c.when), _expression(c.needs), c.source] for c in known.constraints),
+            ("with", "goes only", "source"),
+        )
+        if error:
+            console.print()
+            raise error
+
+
+def diff(one: str, other: str) -> None:
+    """Print how the software on two labs' nodes differs; end with 1 where it does."""
+    with printing() as console:
+        found = list(nodes.differences(_software(one), _software(other)))
+        if not found:
+            console.print("same packages and images on every node")
+            return
+        console.rows(
+            ([node, name, here or "-", there or "-"] for node, name, here, there in found),
+            ("node", "package or image", one, other),
+        )
+        console.print(f"{len(found)} differences")
+        end(1)
+
+
+def _software(which: str) -> nodes.Software:
+    """Read a record, or ask a lab: ``which`` is a file, a folder with labs, or a lab's name."""
+    path = Path(which)
+    if path.is_file() and path.suffix == ".json":
+        return nodes.load(path)
+    if path.parent.name == ".lab" and path.is_dir():
+        return Lab(Options(lab=path.name, root=path.parent.parent)).software()
+    if path.is_dir() and (labs := workdir.labs(path)):
+        return Lab(Options(lab=labs[0], root=path)).software()
+    return Lab(Options(lab=which)).software()
+
+
+def _known(component: catalog.Component) -> list[str]:
+    versions = [release.version for release in reversed(component.releases)]
+    more = ", …" if len(versions) > SHOWN else ""
+    supplies = dict.fromkeys(s for r in component.releases for s in r.supplies if s != "bundle")
+    return [", ".join(versions[:SHOWN]) + more, ", ".join(supplies)]
+
+
+def _expression(parts: Mapping[str, str]) -> str:
+    return " and ".join(f"{name} {expression}" for name, expression in parts.items())
 
 
 def doctor(lab: str) -> None:
     """Print what was measured and what it means; end with 3 when the lab cannot come up here."""
-    with _session(lab) as (it, console):
+    with session(Options(lab=lab)) as (it, console):
         facts, findings = it.doctor()
         console.rows(_facts(facts))
         for finding in findings:
             console.finding(finding)
         if errors(findings):
-            _end(HostError.exit_code)
+            end(HostError.exit_code)
         console.print("this host can bring the lab up")
 
 
 @contextmanager
-def _session(
-    lab: str, *, yes: bool = False, verbose: bool = False
-) -> Iterator[tuple[Lab, Console]]:
+def session(given: Options) -> Iterator[tuple[Lab, Console]]:
     """Give a lab and its console; a LabError is printed and becomes its exit code."""
+    with printing(given.verbose) as console:
+        yield Lab(replace(given, sink=console, ask=console.ask)), console
+
+
+@contextmanager
+def printing(verbose: bool = False) -> Iterator[Console]:
+    """Give a console; a LabError is printed there and becomes the exit code."""
     console = Console(verbose)
     # A SIGTERM, as a CI job gets when it is called off, ends what runs like Ctrl-C does; and
     # Ctrl-C does so even where a script started us in the background, which ignores it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    options = Options(lab=lab, yes=yes, root=Path.cwd(), sink=console, ask=console.ask)
     try:
-        yield Lab(options), console
+        yield console
     except LabError as error:
         console.error(error)
-        _end(error.exit_code)
+        end(error.exit_code)
     except KeyboardInterrupt:
         console.print("interrupted: what is done is kept, and the same command goes on from here")
-        _end(INTERRUPTED)
+        end(INTERRUPTED)
 
 
-def _end(code: int) -> NoReturn:
+def end(code: int) -> NoReturn:
+    """End the program with an exit code."""
     raise Exit(code=code)
 
 
 def _choices(made: Plan, console: Console) -> None:
     console.print(f"lab {made.name}: {len(made.nodes)} nodes")
+    if made.wanted.images and made.pins is None:
+        console.print("  digests: not asked yet; lab.up or lab.lock asks and writes lab.lock")
     console.rows([f"  {c.what}", c.chosen, c.why] for c in made.choices)
 
 

@@ -6,30 +6,31 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from labwright import __version__, kubeconfig, render
+from labwright import __version__, catalog, kubeconfig, lock, render, spec
 from labwright.errors import INTERRUPTED, Finding, HostError, LabError, SpecError
 from labwright.events import Event, Journal, Sink, nowhere, tee
-from labwright.locate import name_of, read_plan, read_spec
+from labwright.locate import lock_of, name_of, read_lock, read_plan, read_spec
 from labwright.model import HostFacts, Plan
 from labwright.phases import preflight
 from labwright.phases.bake import Bake
 from labwright.phases.base import Phase, Run, Tools, run_all
 from labwright.phases.boot import Boot
+from labwright.phases.bundling import Collect, Pack
 from labwright.phases.converge import Converge
 from labwright.phases.export import Export
 from labwright.phases.fetch import Fetch, stock
 from labwright.phases.preflight import Preflight
-from labwright.phases.render_files import RenderFiles
+from labwright.phases.render_files import RenderFiles, WriteLock
 from labwright.phases.retire import Retire
 from labwright.phases.teardown import Destroy, Halt
 from labwright.phases.verify import Verify
 from labwright.providers import PROVIDERS
-from labwright.tools import workdir
+from labwright.tools import nodes, workdir
 from labwright.tools.docker import Docker
 from labwright.tools.shell import Shell
 from labwright.tools.ssh import Ssh
@@ -51,11 +52,17 @@ UP: tuple[Phase, ...] = (
 
 @dataclass
 class Options:
-    """What a command was asked with. ``lab`` is a lab's name or a lab.yaml's path."""
+    """What a command was asked with.
+
+    ``lab`` is a lab's name or a lab.yaml's path, ``supply`` one to take instead of lab.yaml's;
+    ``locked`` refuses to differ from lab.lock.
+    """
 
     lab: str = ""
     yes: bool = False
     verbose: bool = False
+    supply: str = ""
+    locked: bool = False
     root: Path = field(default_factory=Path.cwd)
     sink: Sink = nowhere
     ask: Callable[[str], bool] = lambda _question: False
@@ -102,14 +109,56 @@ class Lab:
         """Give the plan, each phase's outline and the rendered files; touch nothing."""
         run = self._wanted()
         facts = preflight.measure(self.tools, run.spec)
-        run.settle(preflight.make(run.spec, facts, self.workdir, self.tools))
+        made = preflight.make(run, facts, preflight.open_bundle(run))
+        run.settle(preflight.with_kept_pins(run, made))
         outlines = [(phase.title(run), _outline(phase, run)) for phase in UP]
         return run.plan, outlines, render.files(run.plan, stock(run))
 
+    def lock(self, upgrade: Collection[str] | None) -> tuple[Path, list[str]]:
+        """Resolve the lab and write its lab.lock; give that file and what changed in it.
+
+        ``upgrade`` names components to move to the newest that goes; an empty one moves all,
+        ``None`` none. Raises LabError.
+        """
+        run = self._wanted()
+        before = run.locked.content
+        known = catalog.load()
+        if upgrade is not None:
+            unknown = [name for name in upgrade if name not in known.components]
+            if unknown:
+                what = f"there is no component {', '.join(unknown)}"
+                fix = "./invokew lab.versions lists them"
+                raise SpecError(Finding("spec.unknown-component", "error", what, fix=fix))
+            run.locked = run.locked.without(upgrade, known)
+        self._phases("lab.lock", (Preflight(), Fetch(), WriteLock()), run)
+        path = lock_of(self.options.root, run.spec)
+        return path, lock.drift(before, read_lock(path).content) if before else []
+
+    def versions(self) -> tuple[catalog.Catalog, Plan | None, LabError | None]:
+        """Give the catalog, and the plan of this lab or why there is none."""
+        run = self._wanted()
+        facts = preflight.measure(self.tools, run.spec)
+        try:
+            return catalog.load(), preflight.make(run, facts, preflight.open_bundle(run)), None
+        except LabError as error:
+            return catalog.load(), None, error
+
+    def bundle(self, target: Path) -> None:
+        """Make a bundle of a lab that was made. Raises SupplyError, HostError."""
+        self._phases("bundle.make", (Collect(), Pack(target)), self._made())
+
+    def software(self) -> nodes.Software:
+        """Give what is on the nodes: asked now, or as the last lab.up found it."""
+        names = [node.name for node in self._made().plan.nodes]
+        try:
+            return nodes.record(Ssh(self.tools.shell, self.workdir.ssh_config), names)
+        except LabError:
+            return nodes.load(self.workdir.path / nodes.RECORD)
+
     def doctor(self) -> tuple[HostFacts, list[Finding]]:
         """Measure the host and give what stands in the way of each provider and of this lab."""
-        wanted = self._wanted().spec
-        facts = preflight.measure(self.tools, wanted)
+        run = self._wanted()
+        facts = preflight.measure(self.tools, run.spec)
         # What rules out a provider that is not chosen is worth knowing and stops nothing.
         found = [
             replace(finding, level="note")
@@ -117,7 +166,7 @@ class Lab:
             for finding in provider.probe(facts)
         ]
         try:
-            made = preflight.make(wanted, facts, self.workdir, self.tools)
+            made = preflight.make(run, facts, preflight.open_bundle(run))
         except LabError as error:
             return facts, [*found, *error.findings]
         sentences = preflight.lacking(made, facts, self.tools).sentences()
@@ -218,8 +267,13 @@ class Lab:
 
     def _wanted(self) -> Run:
         """Give a run on what lab.yaml asks for now."""
-        run = self._run()
-        run.wanted = read_spec(self.options.root, self.options.lab)
+        run, options = self._run(), self.options
+        run.wanted = read_spec(options.root, options.lab)
+        if options.supply:
+            run.wanted = spec.with_supply(run.wanted, options.supply)
+        run.lock_file = lock_of(options.root, run.wanted)
+        run.locked = read_lock(run.lock_file)
+        run.strict = options.locked
         return run
 
     def _made(self) -> Run:

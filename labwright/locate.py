@@ -6,8 +6,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from labwright import spec
+from labwright import lock, spec
 from labwright.errors import Finding, HostError, SpecError
+from labwright.lock import Locked
 from labwright.model import Plan, Spec
 from labwright.tools import workdir
 from labwright.tools.workdir import Workdir
@@ -49,6 +50,22 @@ def name_of(root: Path, lab: str) -> str:
         if lab or len(made) != 1:
             raise
         return made[0]
+
+
+def lock_of(root: Path, spec: Spec) -> Path:
+    """Give where a lab's lock is: beside its lab.yaml, named after it."""
+    return Path(spec.source).with_suffix(".lock") if spec.source else root / "lab.lock"
+
+
+def read_lock(path: Path) -> Locked:
+    """Read a lab.lock; an empty one where there is none. Raises SupplyError, HostError."""
+    try:
+        return lock.read(path.read_text("utf-8"), str(path))
+    except FileNotFoundError:
+        return Locked()
+    except (OSError, UnicodeDecodeError) as error:
+        what = f"{path} cannot be read"
+        raise HostError(Finding("host.lock-unreadable", "error", what, str(error))) from error
 
 
 def save_plan(folder: Workdir, plan: Plan) -> None:

@@ -11,7 +11,7 @@ from labwright.errors import Finding
 
 Role = Literal["control_plane", "worker"]
 ProviderName = Literal["virtualbox", "libvirt", "docker"]
-SupplyName = Literal["packages"]
+SupplyName = Literal["upstream", "packages", "bundle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,31 @@ class Box:
     version: str = ""
     url: str = ""
     checksum: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AptMirror:
+    """Where lab.yaml says that a package source is to be had instead.
+
+    ``url`` stands for the vendor's host; ``key`` is the path of the key that signs there, empty
+    where the vendor's own signs.
+    """
+
+    url: str
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mirrors:
+    """Other places for what vendors publish.
+
+    ``apt`` goes by the name of a package source in the catalog, ``registries`` by the registry in
+    an image's reference, ``charts`` by component; the latter two give URLs.
+    """
+
+    apt: Mapping[str, AptMirror] = field(default_factory=dict)
+    registries: Mapping[str, str] = field(default_factory=dict)
+    charts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +71,8 @@ class NodeSpec:
 class Spec:
     """lab.yaml after defaults and validation. ``None`` means: choose for me.
 
+    ``bundle`` is where the bundle supply's bundle is: a folder, an archive or an address.
+    ``versions`` maps a component to the version asked for, or to the start of one.
     ``source`` is the path of the file, empty where the built-in defaults serve.
     """
 
@@ -53,6 +80,9 @@ class Spec:
     provider: ProviderName | None
     supply: SupplyName | None
     kubernetes: str | None
+    versions: Mapping[str, str]
+    guest: str | None
+    mirrors: Mirrors
     subnet: IPv4Network | None
     pods: IPv4Network
     services: IPv4Network
@@ -60,6 +90,7 @@ class Spec:
     schedule_on_control_planes: bool
     addons: tuple[str, ...]
     box: Box | None
+    bundle: str = ""
     source: str = ""
 
 
@@ -127,10 +158,98 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
+class AptSource:
+    """A package source as the nodes will have it.
+
+    The key that must sign it is at ``key`` (an address or a path), has the ``fingerprint``, or is
+    in the ``keyring`` that the node has already.
+    """
+
+    name: str
+    uri: str
+    suites: tuple[str, ...]
+    components: tuple[str, ...] = ()
+    key: str = ""
+    fingerprint: str = ""
+    keyring: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DebWish:
+    """A Debian package that the nodes need: the newest whose version starts with ``version``.
+
+    It is looked for in ``sources``; one that is not ``required`` may be missing there, and one
+    with ``unless`` is left out where that other package was found.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    version: str = ""
+    required: bool = True
+    unless: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a lab takes from repositories and registries, before anyone has asked them.
+
+    ``images`` maps a name to a full reference; ``registries`` a registry to its mirror; ``charts``
+    a component to ``(repository, version)``.
+    """
+
+    apt: tuple[AptSource, ...] = ()
+    debs: tuple[DebWish, ...] = ()
+    images: Mapping[str, str] = field(default_factory=dict)
+    registries: Mapping[str, str] = field(default_factory=dict)
+    charts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DebPin:
+    """A Debian package as a source had it; ``sha256`` in hexadecimal digits."""
+
+    version: str
+    sha256: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePin:
+    """One image for one platform: ``digest`` is its manifest's, ``size`` its blobs' bytes."""
+
+    ref: str
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChartPin:
+    """A chart as its repository had it; ``sha256`` in hexadecimal digits."""
+
+    version: str
+    url: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """What repositories and registries answered: with it the same lab can be made again.
+
+    ``keys`` maps a package source to its ASCII-armoured key.
+    """
+
+    keys: Mapping[str, str] = field(default_factory=dict)
+    packages: Mapping[str, DebPin] = field(default_factory=dict)
+    images: Mapping[str, ImagePin] = field(default_factory=dict)
+    charts: Mapping[str, ChartPin] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class NodeFacts:
     """What a provider knows of its nodes' insides, for the roles and the checks."""
 
     own_kernel: bool
+    cgroup: Literal[1, 2]
     cgroup_driver: Literal["cgroupfs", "systemd"]
     restrict_oom_score_adj: bool
     conntrack_tunable: bool
@@ -163,11 +282,16 @@ class Plan:
 
     ``versions`` maps a component to its version; ``artifacts`` are in building order, and
     ``keys`` gives each its place in the store; ``node_image`` is the Docker image or box name.
+    ``wanted`` is what has to be asked of vendors, and ``pins`` their answers; nobody has asked
+    yet where that is ``None``. ``bundle`` is the folder of the bundle that the lab is made from,
+    and ``origin`` the supply that its software came from first.
     """
 
     name: str
     provider: ProviderName
     supply: SupplyName
+    origin: SupplyName
+    guest: str
     versions: Mapping[str, str]
     kubeadm_api: str
     subnet: IPv4Network
@@ -189,6 +313,9 @@ class Plan:
     box: Box | None
     choices: tuple[Choice, ...]
     warnings: tuple[Finding, ...]
+    wanted: Wanted = field(default_factory=Wanted)
+    pins: Pins | None = None
+    bundle: str = ""
 
     @property
     def control_planes(self) -> tuple[Node, ...]:

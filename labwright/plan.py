@@ -4,40 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from ipaddress import IPv4Interface
 
 from labwright import addresses, keys
-from labwright.catalog import Catalog, Release, kubeadm_api
-from labwright.errors import Finding, HostError, SpecError, errors
-from labwright.model import (
-    Choice,
-    HostFacts,
-    Node,
-    Plan,
-    Spec,
-    SupplyName,
-)
+from labwright.catalog import Guest, kubeadm_api
+from labwright.errors import Finding, HostError, errors
+from labwright.model import Box, Choice, HostFacts, Node, Pins, Plan, Spec
 from labwright.providers import PROVIDERS
 from labwright.providers.base import Provider
-from labwright.supplies import SUPPLIES
-from labwright.supplies.base import Supply
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """All that decides a plan.
-
-    ``roles_digest`` is the digest of what a node is baked with; ``kept_subnet`` is where this lab
-    was planned before, so that it stays there; ``stored`` are the keys that the store has.
-    """
-
-    spec: Spec
-    host: HostFacts
-    catalog: Catalog
-    roles_digest: str
-    kept_subnet: str | None = None
-    stored: frozenset[str] = field(default_factory=frozenset)
+from labwright.software import Inputs, choose
+from labwright.supplies.base import charts
 
 
 def build(given: Inputs) -> Plan:
@@ -46,27 +23,24 @@ def build(given: Inputs) -> Plan:
     Raises SpecError for what lab.yaml must change, HostError for what the host must.
     """
     spec, host = given.spec, given.host
-    provider, provider_choice = _provider(spec, host)
-    supply, supply_choice = _supply(spec, host)
-    release, release_choice = _release(spec, given.catalog, supply)
-    addons, addon_choices = _addons(given, supply, release)
+    provider, provider_choice = _provider(spec, host, given.locked.word("provider"))
+    software = choose(given, provider)
     place = addresses.place(
         spec,
         host,
         provider.caps.subnets,
-        given.kept_subnet,
+        given.locked.subnet,
         owner=network_name(spec.name),
         strict=provider.caps.only_subnets,
     )
-    without = () if "dns" in addons else ("coredns",)
-    artifacts = tuple(a for a in supply.artifacts(release) if a.id not in without)
-    artifact_keys = keys.keys(artifacts, without)
     return Plan(
         name=spec.name,
         provider=provider.name,
-        supply=supply.name,
-        versions={"kubernetes": release.version, **release.components},
-        kubeadm_api=kubeadm_api(release.version),
+        supply=software.supply,
+        origin=software.origin,
+        guest=software.guest.name,
+        versions=software.versions,
+        kubeadm_api=kubeadm_api(software.versions["kubernetes"]),
         subnet=place.subnet,
         host_address=place.subnet.network_address + 1,
         pods=spec.pods,
@@ -75,18 +49,30 @@ def build(given: Inputs) -> Plan:
         nodes=tuple(_nodes(spec, place)),
         facts=provider.node_facts(host),
         schedule_on_control_planes=spec.schedule_on_control_planes,
-        addons=addons,
+        addons=software.addons,
         nameservers=host.nameservers,
-        image_repository=supply.image_repository,
-        artifacts=artifacts,
-        keys=artifact_keys,
-        node_image=f"labwright/node:{_image_key(artifact_keys, given.roles_digest)}",
+        image_repository=software.image_repository,
+        artifacts=software.artifacts,
+        keys=software.keys,
+        node_image=_node_image(software.keys, given.roles_digest, None),
         node_args=provider.node_args(host),
         host_cpus=host.cpus,
-        box=spec.box,
-        choices=(provider_choice, supply_choice, release_choice, *addon_choices, place.choice),
-        warnings=(*place.warnings, *_tight(spec, host)),
+        box=spec.box or _box(software.guest, provider),
+        choices=(provider_choice, *software.choices, place.choice),
+        warnings=(*software.warnings, *place.warnings, *_tight(spec, host)),
+        wanted=software.wanted,
+        bundle=given.bundled.folder if given.bundled else "",
     )
+
+
+def pinned(made: Plan, pins: Pins, roles_digest: str) -> Plan:
+    """Take in what repositories and registries answered."""
+    artifacts = made.artifacts
+    if pins.charts:
+        artifacts = (*artifacts, charts(pins))
+    places = keys.keys(artifacts)
+    image = _node_image(places, roles_digest, pins)
+    return replace(made, pins=pins, artifacts=artifacts, keys=places, node_image=image)
 
 
 def network_name(lab: str) -> str:
@@ -98,7 +84,7 @@ def network_name(lab: str) -> str:
     return f"labwright-{lab}"
 
 
-def _provider(spec: Spec, host: HostFacts) -> tuple[Provider, Choice]:
+def _provider(spec: Spec, host: HostFacts, before: str) -> tuple[Provider, Choice]:
     if spec.provider:
         provider = PROVIDERS[spec.provider]
         if found := errors(provider.probe(host)):
@@ -106,62 +92,20 @@ def _provider(spec: Spec, host: HostFacts) -> tuple[Provider, Choice]:
         return provider, Choice("provider", provider.name, "lab.yaml asks for it")
     reasons: list[str] = []
     found_all: list[Finding] = []
-    for name, provider in PROVIDERS.items():
+    for name, provider in sorted(PROVIDERS.items(), key=lambda item: item[0] != before):
         found = errors(provider.probe(host))
         if not found:
-            why = "; ".join(reasons) or "the first choice, and it works here"
+            first = "as lab.lock has it" if name == before else "the first choice"
+            why = "; ".join(reasons) or f"{first}, and it works here"
             return provider, Choice("provider", name, why)
         reasons.append(f"{name}: {found[0].what}")
         found_all.extend(found)
     raise HostError(found_all)
 
 
-def _supply(spec: Spec, host: HostFacts) -> tuple[Supply, Choice]:
-    name: SupplyName = spec.supply or "packages"
-    supply = SUPPLIES[name]
-    if found := errors(supply.probe(host)):
-        raise HostError(found)
-    if spec.supply:
-        return supply, Choice("supply", name, "lab.yaml asks for it")
-    return supply, Choice("supply", name, "; ".join(f"{h}: {w}" for h, w in host.upstream.items()))
-
-
-def _release(spec: Spec, catalog: Catalog, supply: Supply) -> tuple[Release, Choice]:
-    offered = catalog.offered_by(supply.name)
-    if spec.kubernetes is None:
-        release = offered[-1]
-        return release, Choice("kubernetes", release.version, f"the newest of {supply.name}")
-    for release in reversed(offered):
-        if release.version == spec.kubernetes or release.version.startswith(f"{spec.kubernetes}."):
-            return release, Choice("kubernetes", release.version, "lab.yaml asks for it")
-    have = ", ".join(r.version for r in offered)
-    raise SpecError(
-        Finding(
-            "spec.kubernetes-version",
-            "error",
-            f"the {supply.name} supply has no Kubernetes {spec.kubernetes}",
-            f"it has {have}",
-            f'set kubernetes: "{offered[-1].version}", or auto',
-            "kubernetes",
-        )
-    )
-
-
-def _addons(
-    given: Inputs, supply: Supply, release: Release
-) -> tuple[tuple[str, ...], list[Choice]]:
-    """Leave DNS out where CoreDNS can be neither built nor taken from the store."""
-    wanted = given.spec.addons
-    if "dns" not in wanted:
-        return wanted, [Choice("cluster DNS", "none", "lab.yaml leaves it out")]
-    whole = keys.keys(supply.artifacts(release))
-    version = release.components["coredns"]
-    if whole["coredns"] in given.stored:
-        return wanted, [Choice("cluster DNS", f"CoreDNS {version}", "built before")]
-    if given.host.go_modules is False:
-        rest = tuple(name for name in wanted if name != "dns")
-        return rest, [Choice("cluster DNS", "none", "the Go module proxy does not answer")]
-    return wanted, [Choice("cluster DNS", f"CoreDNS {version}", "from the Go module proxy")]
+def _box(guest: Guest, provider: Provider) -> Box | None:
+    """Give the guest's box for a provider that boots machines from one."""
+    return guest.boxes.get(provider.name)
 
 
 def _nodes(spec: Spec, place: addresses.Place) -> Iterable[Node]:
@@ -186,9 +130,18 @@ def _mac(lab: str, node: str) -> str:
     return "08:00:27:" + ":".join(digest[i : i + 2] for i in (0, 2, 4))
 
 
-def _image_key(artifact_keys: Mapping[str, str], roles_digest: str) -> str:
-    words = [f"{name}={key}" for name, key in sorted(artifact_keys.items())] + [roles_digest]
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
+def _node_image(places: Mapping[str, str], roles_digest: str, pins: Pins | None) -> str:
+    """Name the baked image after all that goes into it."""
+    goes_in = {name: key for name, key in places.items() if name not in _NOT_BAKED}
+    words = [f"{name}={key}" for name, key in sorted(goes_in.items())] + [roles_digest]
+    if pins:
+        words += [f"{name}={pin.sha256}" for name, pin in sorted(pins.packages.items())]
+        words += [f"{name}={pin.digest}" for name, pin in sorted(pins.images.items())]
+    return f"labwright/node:{hashlib.sha256(chr(10).join(words).encode()).hexdigest()[:16]}"
+
+
+# For the host and the user; no node is made of them.
+_NOT_BAKED = frozenset({"host", "charts"})
 
 
 def _tight(spec: Spec, host: HostFacts) -> Iterable[Finding]:

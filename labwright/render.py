@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from labwright.model import Machine, Plan
+from labwright import lock
+from labwright.lock import Stocked
+from labwright.model import AptSource, Machine, Plan
 from labwright.plan import network_name
 from labwright.providers import PROVIDERS
 
 ROOT = Path(__file__).resolve().parent.parent
 SUPPLY_PORT = 8750
-
-
-@dataclass(frozen=True, slots=True)
-class Stocked:
-    """What a built supply holds, as its own manifests say.
-
-    ``packages``: deb name → version; ``images``: name → ``{ref, archive, digest, size}``.
-    """
-
-    packages: Mapping[str, str] = field(default_factory=dict)
-    images: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+# Where a registry's API is, if not under the registry's own name
+# (https://github.com/containerd/containerd/blob/main/docs/hosts.md).
+API_HOSTS = {"docker.io": "registry-1.docker.io"}
 
 
 def files(plan: Plan, stock: Stocked) -> dict[str, str]:
@@ -35,7 +28,7 @@ def files(plan: Plan, stock: Stocked) -> dict[str, str]:
     return {
         "Vagrantfile": vagrantfile(plan),
         "inventory/hosts.yml": inventory(plan, stock),
-        "lab.lock": lock(plan, stock),
+        "lab.lock": lock.text(lock.content(plan, stock)),
     }
 
 
@@ -104,37 +97,55 @@ def supply_facts(plan: Plan, stock: Stocked, url: str) -> dict[str, Any]:
 
     ``url`` is where the node reaches the supply's folders by HTTP.
     """
-    apt = {
-        "name": "labwright",
-        "uris": [f"{url}/apt/"],
-        "suites": ["./"],
-        "components": [],
-        "trusted": True,
-        "key_url": "",
-    }
     return {
         "lab_name": plan.name,
         "lab_kubernetes_version": plan.versions["kubernetes"],
         "lab_kubeadm_api": plan.kubeadm_api,
-        "lab_apt_sources": [apt],
+        "lab_apt_sources": apt_sources(plan, url),
         "lab_packages": dict(stock.packages),
         "lab_images": [
             {
                 "name": name,
                 "ref": image["ref"],
                 "digest": image["digest"],
-                "archive_url": f"{url}/images/{image['archive']}",
+                "archive_url": f"{url}/images/{image['archive']}" if "archive" in image else "",
             }
             for name, image in stock.images.items()
         ],
         "lab_image_refs": {name: image["ref"] for name, image in stock.images.items()},
         "lab_image_repository": plan.image_repository,
+        "lab_registry_mirrors": [
+            {"registry": name, "url": mirror, "server": f"https://{API_HOSTS.get(name, name)}"}
+            for name, mirror in plan.wanted.registries.items()
+        ],
         "lab_containerd_config_version": 2 if plan.versions["containerd"].startswith("1.") else 3,
+        "lab_cgroup": plan.facts.cgroup,
         "lab_cgroup_driver": plan.facts.cgroup_driver,
         "lab_own_kernel": plan.facts.own_kernel,
         "lab_restrict_oom_score_adj": plan.facts.restrict_oom_score_adj,
         "lab_conntrack_tunable": plan.facts.conntrack_tunable,
         "lab_upstream_dns": [str(address) for address in plan.nameservers],
+    }
+
+
+def apt_sources(plan: Plan, url: str) -> list[dict[str, Any]]:
+    """Give the nodes' package sources: the built repository that is served, or the vendors'."""
+    if "apt" in plan.keys:
+        served = AptSource("labwright", f"{url}/apt/", ("./",))
+        return [_apt_source(served, key="", trusted=True)]
+    keys = plan.pins.keys if plan.pins else {}
+    return [_apt_source(s, key=keys.get(s.name, ""), trusted=False) for s in plan.wanted.apt]
+
+
+def _apt_source(source: AptSource, *, key: str, trusted: bool) -> dict[str, Any]:
+    return {
+        "name": source.name,
+        "uris": [source.uri],
+        "suites": list(source.suites),
+        "components": list(source.components),
+        "trusted": trusted,
+        "key": key,
+        "keyring": source.keyring,
     }
 
 
@@ -168,40 +179,6 @@ def ssh_config(reached: Mapping[str, Machine], known_hosts: Path) -> str:
         for name, m in reached.items()
     ]
     return "\n".join(entries)
-
-
-def lock(plan: Plan, stock: Stocked) -> str:
-    """Give lab.lock: the whole plan resolved, and the digests of what was built for it."""
-    content = {
-        "name": plan.name,
-        "provider": plan.provider,
-        "supply": plan.supply,
-        "versions": dict(plan.versions),
-        "subnet": str(plan.subnet),
-        "pods": str(plan.pods),
-        "services": str(plan.services),
-        "nodes": {
-            n.name: {
-                "role": n.role,
-                "address": str(n.address),
-                "pods": str(n.pods),
-                "mac": n.mac,
-                "cpus": n.size.cpus,
-                "memory": n.size.memory,
-                "disk": n.size.disk,
-            }
-            for n in plan.nodes
-        },
-        "addons": list(plan.addons),
-        "node_image": plan.node_image,
-        "store": dict(plan.keys),
-        "packages": dict(stock.packages),
-        "images": {
-            name: {"ref": image["ref"], "digest": image["digest"]}
-            for name, image in stock.images.items()
-        },
-    }
-    return _HEAD + yaml.safe_dump(content, sort_keys=False)
 
 
 _HEAD = "# Written by Labwright from lab.yaml; changes here are lost.\n"

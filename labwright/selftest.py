@@ -12,6 +12,7 @@ from invoke.exceptions import Exit
 
 from labwright import spec
 from labwright.render import ROOT
+from labwright.tools import apt
 from labwright.tools.shell import Shell
 from labwright.tools.workdir import write
 
@@ -21,6 +22,17 @@ CHECKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("mypy", ("-m", "mypy")),
     ("ansible-lint", ("-m", "ansiblelint", "--offline", "--strict", "playbooks")),
 )
+
+
+# Programs that the tests run, and Debian's packages of them.
+PROGRAMS = {
+    "apt-ftparchive": "apt-utils",
+    "docker-registry": "docker-registry",
+    "gpg": "gnupg",
+    "gpgv": "gpgv",
+    "iptables": "iptables",
+    "skopeo": "skopeo",
+}
 
 
 def run(*, fast: bool, pattern: str) -> None:
@@ -33,6 +45,7 @@ def run(*, fast: bool, pattern: str) -> None:
     path = os.pathsep.join([here, os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
     shell = Shell({"PATH": path})
     _tools(shell)
+    _programs(shell)
     for name, words in CHECKS:
         print(f"== {name}", flush=True)  # noqa: T201
         _end(shell.hand_over([sys.executable, *words]))
@@ -60,6 +73,13 @@ def _tools(shell: Shell) -> None:
     words = ["-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock)]
     _end(shell.hand_over([sys.executable, *words]))
     shutil.copyfile(lock, stamp)
+
+
+def _programs(shell: Shell) -> None:
+    """In CI, install what the tests stand vendors up with; elsewhere they skip without it."""
+    lacking = [name for program, name in PROGRAMS.items() if not shell.has(program)]
+    if lacking and os.environ.get("CI"):
+        apt.install(shell, lacking, lambda _line: None)
 
 
 def _end(code: int) -> None:

@@ -1,17 +1,37 @@
-"""Hosts and sinks for tests: values, not mocks."""
+"""Hosts, answers of vendors, runs and sinks for tests: values, not mocks."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import Any
 
 from labwright import catalog, plan, spec
+from labwright.bundle import Entry, FileFact, Manifest
 from labwright.events import Event
-from labwright.model import HostFacts, HostNetwork, Plan, Tool
-from labwright.render import Stocked
+from labwright.lock import Stocked
+from labwright.model import (
+    ChartPin,
+    DebPin,
+    HostFacts,
+    HostNetwork,
+    ImagePin,
+    Pins,
+    Plan,
+    Tool,
+    Wanted,
+)
+from labwright.phases.base import Run, Tools
+from labwright.software import Inputs
+from labwright.tools.docker import Docker
+from labwright.tools.shell import Shell
+from labwright.tools.store import Store
+from labwright.tools.workdir import Workdir
 
 ALL_CAPS = frozenset({"CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_MKNOD", "CAP_SYS_RESOURCE"})
+ROLES = "0123456789abcdef"
 
 DEBIAN = HostFacts(
     os_kind="linux",
@@ -34,7 +54,7 @@ DEBIAN = HostFacts(
     kvm=False,
     apt_installed=frozenset({"docker.io", "vagrant"}),
     go_modules=True,
-    upstream={"pkgs.k8s.io": "does not answer"},
+    upstream={"pkgs.k8s.io": "does not answer", "registry.k8s.io": "does not answer"},
 )
 
 VIRTUALBOX = replace(
@@ -65,16 +85,84 @@ STOCK = Stocked(
 )
 
 
+# Mirrors that keys of their own sign: what `answers` makes up is believed there.
+KEYED = {
+    "apt": {
+        name: {"url": f"http://mirror.lan/{name}", "key": "mirror.asc"}
+        for name in ("kubernetes", "docker")
+    }
+}
+
+
+def online(host: HostFacts) -> HostFacts:
+    """The same host where the vendors answer."""
+    return replace(host, upstream=dict.fromkeys(host.upstream, "answers"))
+
+
+def given(raw: dict[str, Any] | None = None, host: HostFacts = DEBIAN, **more: Any) -> Inputs:
+    """All that decides a plan, from YAML-like data on a host."""
+    return Inputs(
+        spec=spec.build(raw or {}), host=host, catalog=catalog.load(), roles_digest=ROLES, **more
+    )
+
+
 def planned(raw: dict[str, Any] | None = None, host: HostFacts = DEBIAN, **more: Any) -> Plan:
     """Plan a lab from YAML-like data on a host."""
-    return plan.build(
-        plan.Inputs(
-            spec=spec.build(raw or {}),
-            host=host,
-            catalog=catalog.load(),
-            roles_digest="0123456789abcdef",
-            **more,
-        )
+    return plan.build(given(raw, host, **more))
+
+
+def upstream(raw: dict[str, Any] | None = None, host: HostFacts = DEBIAN, **more: Any) -> Plan:
+    """Plan an upstream lab whose vendors have answered."""
+    made = planned({"supply": "upstream", **(raw or {})}, online(host), **more)
+    return plan.pinned(made, answers(made.wanted), ROLES)
+
+
+def answers(wanted: Wanted) -> Pins:
+    """What vendors that have all that is wanted could answer, the same each time."""
+    found: dict[str, DebPin] = {}
+    for wish in wanted.debs:
+        if wish.unless not in found:
+            version = f"{wish.version.rstrip('-') or '1.0'}-1.1"
+            found[wish.name] = DebPin(version, sha256(wish.name + version), wish.sources[0])
+    return Pins(
+        keys={source.name: armour(source.name) for source in wanted.apt if source.key},
+        packages=found,
+        images={
+            name: ImagePin(ref, f"sha256:{sha256(ref)}", 1000 + len(ref))
+            for name, ref in wanted.images.items()
+        },
+        charts={
+            name: ChartPin(version, f"{url.rstrip('/')}/{name}-{version}.tgz", sha256(name))
+            for name, (url, version) in wanted.charts.items()
+        },
+    )
+
+
+def armour(name: str) -> str:
+    """A text in the form of an armoured key; nothing verifies with it."""
+    mark = "PGP PUBLIC KEY BLOCK-----"
+    return f"-----BEGIN {mark}\n\n{sha256(name)}\n-----END {mark}\n"
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def manifest(made: Plan, ids: tuple[str, ...] = ("base", "apt", "images", "host")) -> Manifest:
+    """The manifest of a bundle of a lab, with one file an entry."""
+    return Manifest(
+        lab=made.name,
+        made_by="0.1.0",
+        versions=made.versions,
+        facts={
+            "provider": made.provider,
+            "guest": made.guest,
+            "arch": "x86_64",
+            "supply": made.origin,
+            "addons": ",".join(made.addons),
+        },
+        lock=sha256("lab.lock"),
+        entries={id_: Entry(id_, f"{id_}-0", {"x": FileFact(sha256(id_), 1)}) for id_ in ids},
     )
 
 
@@ -86,3 +174,22 @@ class Recorder:
 
     def __call__(self, event: Event) -> None:
         self.events.append(event)
+
+    def said(self) -> list[str]:
+        return [event.text for event in self.events if event.kind == "say"]
+
+
+def run_of(root: Path, made: Plan | None = None, **more: Any) -> Run:
+    """A run below a folder, with its plan settled where one is given."""
+    shell = Shell()
+    tools = more.pop("tools", None) or Tools(shell, Store(root / "store"), Docker(shell))
+    run = Run(
+        Workdir(root, made.name if made else "lab"),
+        tools,
+        more.pop("sink", Recorder()),
+        more.pop("consent", lambda _question: False),
+        **more,
+    )
+    if made:
+        run.settle(made)
+    return run

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from labwright.errors import Finding, LabError
 from labwright.events import Event, Sink
+from labwright.lock import Locked
 from labwright.model import Plan, Spec
 from labwright.tools.docker import Docker
 from labwright.tools.shell import Shell
@@ -31,7 +34,8 @@ class Run:
     """One run of a command on one lab.
 
     The plan is settled once, by preflight, and altered by no phase. ``consent`` asks the user
-    a question and gives whether to go on. ``told`` counts what a phase has to tell at its end.
+    a question and gives whether to go on. ``lock_file`` is where lab.lock is or will be, and
+    ``locked`` what it says; a ``strict`` run refuses to differ from it.
     """
 
     workdir: Workdir
@@ -39,6 +43,9 @@ class Run:
     sink: Sink
     consent: Callable[[str], bool]
     wanted: Spec | None = None
+    lock_file: Path | None = None
+    locked: Locked = field(default_factory=Locked)
+    strict: bool = False
     _plan: Plan | None = None
     _here: Event = field(default_factory=lambda: Event("run"))
     summary: dict[str, str] = field(default_factory=dict)
@@ -62,6 +69,11 @@ class Run:
         if self._plan is not None:
             raise RuntimeError("the plan is settled already")
         self._plan = plan
+
+    @property
+    def arch(self) -> str:
+        """This host's architecture, as the kernel names it: ``x86_64``."""
+        return platform.machine()
 
     @property
     def vagrant(self) -> Vagrant:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from labwright.lock import Stocked
 from labwright.model import Artifact
 from labwright.phases.base import Run
 from labwright.phases.preflight import GOALS, to_build
 from labwright.recipes import Job, build
-from labwright.render import Stocked
+
+SERVED = ("apt", "images")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +42,26 @@ class Fetch:
         run.conclude(", ".join(a.id for a in missing))
 
 
-def ensure(run: Run, artifact: Artifact, *, verify: bool = False) -> Path:
-    """Give an artifact's entry, making it when the store has none. Raises SupplyError."""
+def ensure(
+    run: Run,
+    artifact: Artifact,
+    *,
+    verify: bool = False,
+    places: Mapping[str, str] | None = None,
+) -> Path:
+    """Give an artifact's entry, making it when the store has none. Raises SupplyError.
+
+    ``places`` gives store keys where they are others than the plan's.
+    """
     plan, store = run.plan, run.tools.store
-    inputs = {n: store.path(plan.keys[n]) for n in artifact.needs if n in plan.keys}
+    places = places or plan.keys
+    inputs = {n: store.path(places[n]) for n in artifact.needs if n in places}
 
     def make(work: Path, out: Path) -> None:
         run.say(artifact.title or artifact.id)
-        build(Job(artifact, work, out, inputs, run.tools.shell, run.say))
+        build(Job(artifact, work, out, inputs, run.tools.shell, run.say, plan))
 
-    return store.ensure(plan.keys[artifact.id], make, verify=verify)
+    return store.ensure(places[artifact.id], make, verify=verify)
 
 
 def recheck(run: Run) -> None:
@@ -64,12 +77,23 @@ def recheck(run: Run) -> None:
 
 
 def stock(run: Run) -> Stocked:
-    """Read what the built supply holds; empty parts where it is not built yet."""
+    """Give what the supply holds: its pins, or what was built; empty where it is not built yet."""
     plan, store = run.plan, run.tools.store
+    if plan.pins is not None:
+        pins = plan.pins
+        return Stocked(
+            packages={name: pin.version for name, pin in pins.packages.items()},
+            images={
+                name: {"ref": pin.ref, "digest": pin.digest, "size": pin.size}
+                for name, pin in pins.images.items()
+            },
+        )
 
     def read(goal: str, name: str) -> dict[str, object]:
-        path = store.path(plan.keys[goal]) / name
-        content: dict[str, object] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        path = store.path(plan.keys[goal]) / name if goal in plan.keys else None
+        if path is None or not path.exists():
+            return {}
+        content: dict[str, object] = json.loads(path.read_text("utf-8"))
         return content
 
     return Stocked(
@@ -80,4 +104,5 @@ def stock(run: Run) -> Stocked:
 
 def folders(run: Run) -> dict[str, Path]:
     """Give the folders that nodes fetch from, by the name they have in the URL."""
-    return {goal: run.tools.store.path(run.plan.keys[goal]) for goal in ("apt", "images")}
+    plan = run.plan
+    return {goal: run.tools.store.path(plan.keys[goal]) for goal in SERVED if goal in plan.keys}

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from labwright import catalog, keys, plan
-from labwright.errors import Finding, HostError
+from labwright import catalog, lock, plan
+from labwright.errors import Finding, HostError, SupplyError
+from labwright.locate import read_plan
+from labwright.lock import Stocked
 from labwright.model import Artifact, HostFacts, Plan, Spec
 from labwright.phases.base import Run, Tools
 from labwright.providers import PROVIDERS
-from labwright.recipes import HOST_PACKAGES
+from labwright.recipes import HOST_PACKAGES, pins
 from labwright.render import ROOT
-from labwright.supplies import SUPPLIES
-from labwright.tools import apt, host, workdir
+from labwright.software import Bundled, Inputs, coredns_key
+from labwright.tools import apt, bundles, host, workdir
+from labwright.tools.bundle_files import manifest_of
 from labwright.tools.docker import DENIED, denied
-from labwright.tools.workdir import Workdir
+from labwright.tools.download import Http
 
 # Cold: Kubernetes' tree and objects, the roots and images. Warm: three nodes' /var and logs.
 DISK_COLD, DISK_WARM = 14 * 1024, 4 * 1024
@@ -65,48 +69,113 @@ class Preflight:
         return lacking(run.plan, facts, run.tools).sentences() or ["the host lacks nothing"]
 
     def execute(self, run: Run) -> None:
-        """Measure, mend with consent, measure again, settle. Raises HostError, SpecError."""
+        """Measure, mend with consent, measure again, ask vendors, settle.
+
+        Raises HostError, SpecError, SupplyError.
+        """
+        bundled = open_bundle(run)
         facts = measure(run.tools, run.spec)
-        made = make(run.spec, facts, run.workdir, run.tools)
+        made = make(run, facts, bundled)
         missing = lacking(made, facts, run.tools)
         if missing:
             _mend(run, missing, facts)
             facts = measure(run.tools, run.spec)
-            made = make(run.spec, facts, run.workdir, run.tools)
+            made = make(run, facts, bundled)
+        made = _pinned(run, made, facts)
         _check_disk(made, facts, run.tools)
         run.settle(made)
+        refuse_drift(run, lock.content(made, Stocked()))
         for warning in made.warnings:
             run.finding(warning)
-        run.conclude(", ".join(f"{c.what} {c.chosen}" for c in made.choices))
+        told = {"provider", "supply", "kubernetes", "subnet"}
+        run.conclude(", ".join(f"{c.what} {c.chosen}" for c in made.choices if c.what in told))
 
 
 def measure(tools: Tools, spec: Spec) -> HostFacts:
     """Measure the host; the Go module proxy is asked only when CoreDNS must still be built."""
     facts = host.facts(tools.shell)
-    if "dns" not in spec.addons:
+    if "dns" not in spec.addons or spec.supply in {"upstream", "bundle"}:
         return facts
-    release = catalog.load().releases[-1]
-    version = release.components["coredns"]
-    wanted = keys.keys(SUPPLIES["packages"].artifacts(release))["coredns"]
-    if tools.store.has(wanted):
+    known = catalog.load().components["coredns"].releases
+    version = next(r.version for r in known if "packages" in r.supplies)
+    if tools.store.has(coredns_key(version)):
         return facts
     answer = host.go_modules(tools.shell, f"{COREDNS_MODULE}@v{version}")
     return replace(facts, go_modules=answer)
 
 
-def make(spec: Spec, facts: HostFacts, folder: Workdir, tools: Tools) -> Plan:
+def make(run: Run, facts: HostFacts, bundled: Bundled | None = None) -> Plan:
     """Plan a lab on a measured host. Raises SpecError or HostError."""
-    kept = folder.kept().get("subnet")
     return plan.build(
-        plan.Inputs(
-            spec=spec,
+        Inputs(
+            spec=run.spec,
             host=facts,
             catalog=catalog.load(),
             roles_digest=roles_digest(ROOT),
-            kept_subnet=str(kept) if kept else None,
-            stored=frozenset(p.name for p in _entries(tools.store.root)),
+            locked=run.locked,
+            stored=frozenset(p.name for p in _entries(run.tools.store.root)),
+            bundled=bundled,
         )
     )
+
+
+def open_bundle(run: Run) -> Bundled | None:
+    """Open the bundle that lab.yaml names, or that the lab was made from. Raises SupplyError."""
+    where = run.spec.bundle or (_made_from(run) if run.spec.supply is None else "")
+    if not where:
+        return None
+    with Http() as http:
+        folder = bundles.opened(where, workdir.cache() / "bundles", http, run.say)
+    manifest = manifest_of(folder)
+    if manifest is None:
+        what = f"{folder} holds no bundle any more"
+        raise SupplyError(Finding("supply.bundle-gone", "error", what, fix="open it again"))
+    return Bundled(str(folder.resolve()), manifest, run.tools.store.same(manifest.entries))
+
+
+def _made_from(run: Run) -> str:
+    try:
+        return read_plan(run.workdir).bundle
+    except HostError:
+        return ""
+
+
+def with_kept_pins(run: Run, made: Plan) -> Plan:
+    """Take the pins of lab.lock where they answer all that is wanted; else leave them open."""
+    before = run.locked.pins
+    if made.supply != "upstream" or before is None or not pins.covers(before, made.wanted):
+        return made
+    return plan.pinned(made, before, roles_digest(ROOT))
+
+
+def _pinned(run: Run, made: Plan, facts: HostFacts) -> Plan:
+    """Ask the vendors, unless lab.lock has their answers and nothing is to be installed."""
+    if made.supply != "upstream":
+        return made
+    kept = with_kept_pins(run, made)
+    if kept.pins is not None and (
+        run.workdir.exists or (facts.docker_api and run.tools.docker.has_image(kept.node_image))
+    ):
+        return kept
+    found = pins.resolve(made.wanted, facts.arch, run.locked.pins, run.say)
+    return plan.pinned(made, found, roles_digest(ROOT))
+
+
+def refuse_drift(run: Run, content: Mapping[str, Any]) -> None:
+    """In a strict run, raise SupplyError for each way in which a lab differs from its lab.lock."""
+    if not run.strict:
+        return
+    name = run.lock_file.name if run.lock_file else "lab.lock"
+    if not run.locked.content:
+        what = f"there is no {name} to hold to"
+        fix = "bring it here, or run lab.up without --locked once: that writes it"
+        raise SupplyError(Finding("supply.no-lock", "error", what, fix=fix))
+    lines = lock.drift(run.locked.content, content)
+    if lines:
+        what = f"the lab would differ from {name} in {len(lines)} places"
+        fix = "./invokew lab.lock --upgrade moves it on; a bundle keeps what vendors remove"
+        finding = Finding("supply.drift", "error", what, "; ".join(lines[:5]), fix)
+        raise SupplyError(finding, lines)
 
 
 def roles_digest(root: Path) -> str:
@@ -136,15 +205,27 @@ def lacking(made: Plan, facts: HostFacts, tools: Tools) -> Lacking:
         satisfied = program in facts.tools or package in facts.apt_installed
         if not satisfied and not (package == "docker.io" and facts.docker_api):
             wanted.add(package)
-    for artifact in to_build(made, tools):
-        wanted |= set(HOST_PACKAGES[artifact.recipe]) - facts.apt_installed
+    wanted |= _recipes_lack(to_build(made, tools), facts)
     stopped = made.provider == "docker" and not facts.docker_api
     if stopped and DENIED in facts.docker_why.lower():
         raise HostError(denied(facts.docker_why))
     return Lacking(tuple(sorted(wanted)), stopped)
 
 
-GOALS = ("base", "apt", "images")
+def with_host_packages(run: Run, artifacts: Iterable[Artifact]) -> None:
+    """Install, with the user's consent, what making these needs on the host. Raises HostError."""
+    facts = host.facts(run.tools.shell)
+    missing = Lacking(tuple(sorted(_recipes_lack(artifacts, facts))), docker_stopped=False)
+    if missing:
+        _mend(run, missing, facts)
+
+
+def _recipes_lack(artifacts: Iterable[Artifact], facts: HostFacts) -> set[str]:
+    needed = {package for a in artifacts for package in HOST_PACKAGES[a.recipe]}
+    return needed - facts.apt_installed
+
+
+GOALS = ("base", "apt", "images", "charts", "host")
 
 
 def to_build(made: Plan, tools: Tools) -> list[Artifact]:

@@ -84,6 +84,7 @@ def refuse_changes(made: Plan, wanted: Plan) -> None:
     """Raise SpecError for each change that a lab which is up cannot follow."""
     fixed = {
         "provider": (made.provider, wanted.provider),
+        "supply": (made.origin, wanted.origin),
         "kubernetes": (made.versions["kubernetes"], wanted.versions["kubernetes"]),
         "network.subnet": (str(made.subnet), str(wanted.subnet)),
         "network.pods": (str(made.pods), str(wanted.pods)),

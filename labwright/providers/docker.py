@@ -52,6 +52,7 @@ class Docker:
         """Containers share the host's kernel, its cgroups and its missing capabilities."""
         return NodeFacts(
             own_kernel=False,
+            cgroup=host.cgroup,
             # On cgroup v1 systemd in a container cannot own the hierarchies kubelet needs.
             cgroup_driver="systemd" if host.cgroup == 2 else "cgroupfs",
             # Nobody lowers an oom score without it, and containerd otherwise tries for each pod.

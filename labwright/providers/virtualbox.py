@@ -45,6 +45,7 @@ class VirtualBox:
         """A virtual machine has a kernel and a systemd of its own."""
         return NodeFacts(
             own_kernel=True,
+            cgroup=2,
             cgroup_driver="systemd",
             restrict_oom_score_adj=False,
             conntrack_tunable=True,

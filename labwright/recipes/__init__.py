@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from labwright.errors import Finding, SupplyError
-from labwright.recipes import apt, coredns, images, kubernetes, rootfs
+from labwright.recipes import (
+    apt,
+    bundled,
+    charts,
+    collect,
+    coredns,
+    hosttools,
+    images,
+    kubernetes,
+    pull,
+    rootfs,
+)
 from labwright.recipes.base import HOST_PACKAGES, Job, Recipe
 from labwright.tools.shell import ToolError
 
@@ -19,6 +30,11 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "base": rootfs.build,
         "apt": apt.build,
         "images": images.build,
+        "bundle": bundled.build,
+        "charts": charts.build,
+        "collect": collect.build,
+        "host": hosttools.build,
+        "pull": pull.build,
     }
 )
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -56,18 +56,29 @@ def build(job: Job) -> None:
     remove_tree(job.work / "apt/archives")
     apt = Apt(job, job.work / "apt", sources, job.inputs["base"] / "status")
     apt.update()
-    for path in [*own, *apt.closure(*GUEST_PACKAGES, *map(str, own))]:
-        # apt writes a version's epoch into the name as "1%3a", which each URL would quote again.
-        shutil.copyfile(path, job.out / re.sub(r"_\d+%3a", "_", path.name))
+    take([*own, *apt.closure(*GUEST_PACKAGES, *map(str, own))], job.out)
+    index(job, source["date"])
+
+
+def index(job: Job, date: int) -> dict[str, str]:
+    """Index the debs in ``out`` and give name → version; ``date`` in seconds since 1970."""
     job.say("index the repository")
-    index = job.shell.run(["apt-ftparchive", "packages", "."], cwd=job.out).out
-    (job.out / "Packages").write_text(index, encoding="utf-8")
-    (job.out / "Packages.gz").write_bytes(gzip.compress(index.encode(), mtime=0))
-    release = _release(job.out, ("Packages", "Packages.gz"), source["date"])
+    packages = job.shell.run(["apt-ftparchive", "packages", "."], cwd=job.out).out
+    (job.out / "Packages").write_text(packages, encoding="utf-8")
+    (job.out / "Packages.gz").write_bytes(gzip.compress(packages.encode(), mtime=0))
+    release = _release(job.out, ("Packages", "Packages.gz"), date)
     (job.out / "Release").write_text(release, encoding="utf-8")
-    versions = {fields["Package"]: fields["Version"] for fields in stanzas(index)}
+    versions = {fields["Package"]: fields["Version"] for fields in stanzas(packages)}
     text = json.dumps(versions, indent=1, sort_keys=True)
     (job.out / "versions.json").write_text(text + "\n", encoding="utf-8")
+    return versions
+
+
+def take(debs: Iterable[Path], out: Path) -> None:
+    """Copy debs to where they are served from."""
+    for path in debs:
+        # apt writes a version's epoch into the name as "1%3a", which each URL would quote again.
+        shutil.copyfile(path, out / re.sub(r"_\d+%3a", "_", path.name))
 
 
 def _package(job: Job, name: str, date: int) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from labwright.errors import Finding, SupplyError
-from labwright.model import Artifact
+from labwright.model import Artifact, Plan
 from labwright.tools.shell import Result, Shell
 
 SUITE = "bookworm"
@@ -37,6 +37,11 @@ HOST_PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "base": ("debian-archive-keyring", "mmdebstrap", "uidmap"),
         "apt": ("apt-utils", "debian-archive-keyring"),
         "images": ("binutils", "debian-archive-keyring"),
+        "bundle": (),
+        "charts": (),
+        "collect": ("apt-utils", "debian-archive-keyring"),
+        "host": (),
+        "pull": (),
     }
 )
 """Debian packages that a recipe needs on the host, beyond a plain Debian 12."""
@@ -48,6 +53,7 @@ class Job:
 
     ``work`` survives an interruption and is where finished steps are found again; ``out`` is
     empty at the start and becomes the entry; ``inputs`` maps each need's id to its entry.
+    ``plan`` is the lab that it is made for; most recipes do not depend on it.
     """
 
     artifact: Artifact
@@ -56,6 +62,14 @@ class Job:
     inputs: Mapping[str, Path]
     shell: Shell
     say: Callable[[str], None]
+    plan: Plan | None = None
+
+    @property
+    def lab(self) -> Plan:
+        """The plan, for recipes that follow what it has pinned."""
+        if self.plan is None:
+            raise RuntimeError(f"{self.artifact.recipe} is made for a plan only")
+        return self.plan
 
     def once(self, step: str, act: Callable[[], object], title: str = "") -> None:
         """Do a step unless an earlier run has finished it; ``title`` is said before it starts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -10,12 +11,12 @@ import yaml
 from pydantic import ValidationError
 
 from labwright.errors import Finding, SpecError
-from labwright.model import Box, NodeSpec, Role, Size, Spec
+from labwright.model import AptMirror, Box, Mirrors, NodeSpec, Role, Size, Spec, SupplyName
 from labwright.spec.check import check
 from labwright.spec.file import SIZES, LabFile, NodeFile, node_names
 from labwright.spec.words import bad_yaml, findings, kind, path_of
 
-__all__ = ["build", "load", "schema"]
+__all__ = ["build", "load", "schema", "with_supply"]
 
 
 def load(path: Path | None) -> Spec:
@@ -58,6 +59,12 @@ def build(raw: object, source: str = "lab.yaml") -> Spec:
     return _spec(file, source)
 
 
+def with_supply(spec: Spec, supply: str) -> Spec:
+    """Take the supply that was named on the command line. Raises SpecError."""
+    asked = build({"supply": supply}, str(Path.cwd() / "--supply"))
+    return replace(spec, supply=asked.supply, bundle=asked.bundle)
+
+
 def _without(raw: Mapping[Any, Any], paths: list[tuple[int | str, ...]]) -> dict[Any, Any]:
     """Leave out the refused keys, so that the rules between the others can still speak."""
     heads = {path[0] for path in paths if not _leads_on(raw, path)}
@@ -85,11 +92,16 @@ def _leads_on(raw: Mapping[Any, Any], path: tuple[int | str, ...]) -> bool:
 
 def _spec(file: LabFile, source: str) -> Spec:
     subnet = file.network.subnet
+    supply, _, bundle = file.supply.partition(":")
     return Spec(
         name=file.name,
         provider=None if file.provider == "auto" else file.provider,
-        supply=None if file.supply == "auto" else file.supply,
+        supply=None if supply == "auto" else cast("SupplyName", supply),
+        bundle=_beside(source, bundle),
         kubernetes=None if file.kubernetes == "auto" else file.kubernetes,
+        versions=dict(file.versions),
+        guest=None if file.guest == "auto" else file.guest,
+        mirrors=_mirrors(file, source),
         subnet=None if isinstance(subnet, str) else subnet,
         pods=file.network.pods,
         services=file.network.services,
@@ -102,6 +114,24 @@ def _spec(file: LabFile, source: str) -> Spec:
         box=Box(**file.box.model_dump()) if file.box else None,
         source=source,
     )
+
+
+def _mirrors(file: LabFile, source: str) -> Mirrors:
+    return Mirrors(
+        apt={
+            name: AptMirror(mirror.url, _beside(source, mirror.key))
+            for name, mirror in file.mirrors.apt.items()
+        },
+        registries=dict(file.mirrors.registries),
+        charts=dict(file.mirrors.charts),
+    )
+
+
+def _beside(source: str, path: str) -> str:
+    """Read a path as relative to lab.yaml; an address and an empty path stay as they are."""
+    if not path or "://" in path:
+        return path
+    return str((Path(source).parent if source else Path.cwd()) / Path(path).expanduser())
 
 
 def _size(role: Role, own: NodeFile, defaults: NodeFile) -> Size:

@@ -67,6 +67,44 @@ def _addons(file: LabFile) -> Iterator[Finding]:
             )
 
 
+def _versions(file: LabFile) -> Iterator[Finding]:
+    known = [c.name for c in catalog.load().components.values() if c.kind in {"cluster", "addon"}]
+    for name in file.versions:
+        if name == "kubernetes":
+            what = "the version of Kubernetes has a key of its own"
+            fix = f'kubernetes: "{file.versions[name]}"'
+            yield Finding("spec.version-of-kubernetes", "error", what, "", fix, "versions")
+        elif name not in known:
+            yield _not_known("component", name, known, f"versions.{name}")
+
+
+def _guest(file: LabFile) -> Iterator[Finding]:
+    known = ["auto", *catalog.load().guests]
+    if file.guest not in known:
+        yield _not_known("guest", file.guest, known, "guest")
+
+
+def _mirrors(file: LabFile) -> Iterator[Finding]:
+    known = catalog.load()
+    for name in file.mirrors.apt:
+        if name not in known.apt:
+            yield _not_known("package source", name, known.apt, f"mirrors.apt.{name}")
+    for name in file.mirrors.charts:
+        if name not in known.charts:
+            yield _not_known("chart", name, known.charts, f"mirrors.charts.{name}")
+
+
+def _not_known(kind: str, name: str, known: Collection[str], where: str) -> Finding:
+    return Finding(
+        f"spec.unknown-{kind.replace(' ', '-')}",
+        "error",
+        f"there is no {kind} {name!r}",
+        f"there are {listed(known)}",
+        likely(name, known) or "take one of those",
+        where,
+    )
+
+
 def _pods_size(file: LabFile) -> Iterator[Finding]:
     count = file.control_planes + file.workers
     if file.network.pods.prefixlen > 24 or 2 ** (24 - file.network.pods.prefixlen) < count:
@@ -127,6 +165,9 @@ _RULES: Mapping[tuple[str, ...], Rule] = {
     ("workers", "schedule_on_control_planes"): _workers,
     ("workers", "control_planes", "nodes"): _node_names,
     ("addons",): _addons,
+    ("versions",): _versions,
+    ("guest",): _guest,
+    ("mirrors",): _mirrors,
     ("network.pods", "workers", "control_planes"): _pods_size,
     ("network.services",): _services_size,
     ("network.subnet",): _subnet_size,

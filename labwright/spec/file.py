@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from ipaddress import IPv4Network
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -51,7 +52,22 @@ Mebibytes = Annotated[int, BeforeValidator(_mebibytes), WithJsonSchema(_SIZE_SCH
 Network = Annotated[IPv4Network, AfterValidator(_private)]
 Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,28}[a-z0-9])?$")]
 Version = Annotated[str, BeforeValidator(_text), Field(pattern=r"^(auto|\d+\.\d+(\.\d+)?)$")]
+Wish = Annotated[str, BeforeValidator(_text), Field(pattern=r"^\d+(\.\d+)*(-\d+)?$")]
 Auto = Literal["auto"]
+
+
+def _address(value: str) -> str:
+    """Take an address without a secret in it: lab.yaml, the lock and the nodes would show it."""
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("write a whole address, such as http://mirror.example:8080")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("an address here has no password, query or fragment; ~/.netrc is read")
+    return value.rstrip("/")
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Supply = Annotated[str, Field(pattern=r"^(auto|upstream|packages|bundle:.+)$")]
 
 
 class _Model(BaseModel):
@@ -83,13 +99,36 @@ class BoxFile(_Model):
     checksum: Annotated[str, Field(pattern=r"^(|sha256:[0-9a-f]{64})$")] = ""
 
 
+class AptMirrorFile(_Model):
+    """A mirror of one package source, and the file of the key that signs there."""
+
+    url: Address
+    key: str = ""
+
+
+def _mirror(value: object) -> object:
+    """Read a plain address as a mirror that the vendor's own key signs."""
+    return {"url": value} if isinstance(value, str) else value
+
+
+class MirrorsFile(_Model):
+    """Other places for what vendors publish."""
+
+    apt: dict[str, Annotated[AptMirrorFile, BeforeValidator(_mirror)]] = {}
+    registries: dict[str, Address] = {}
+    charts: dict[str, Address] = {}
+
+
 class LabFile(_Model):
     """A lab.yaml: every key is optional."""
 
     name: Name = "lab"
     provider: Literal["auto", "virtualbox", "libvirt", "docker"] = "auto"
-    supply: Literal["auto", "packages"] = "auto"
+    supply: Supply = "auto"
     kubernetes: Version = "auto"
+    versions: dict[str, Wish] = {}
+    guest: str = "auto"
+    mirrors: MirrorsFile = MirrorsFile()
     network: NetworkFile = NetworkFile()
     control_planes: Annotated[int, Field(ge=1, le=1, strict=True)] = 1
     workers: Annotated[int, Field(ge=0, le=MAX_WORKERS, strict=True)] = 2

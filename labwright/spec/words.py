@@ -12,9 +12,18 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from labwright.errors import Finding
-from labwright.spec.file import MAX_WORKERS, BoxFile, LabFile, NetworkFile, NodeFile
+from labwright.spec.file import (
+    MAX_WORKERS,
+    AptMirrorFile,
+    BoxFile,
+    LabFile,
+    MirrorsFile,
+    NetworkFile,
+    NodeFile,
+)
 
 DOCS = "docs/lab-yaml.md"
+PROVIDERS = ("auto", "virtualbox", "libvirt", "docker")
 
 
 def findings(error: ValidationError) -> list[Finding]:
@@ -66,7 +75,12 @@ def _finding(item: Mapping[str, Any], where: str) -> Finding:
         "kubernetes": 'a version in quotes such as "1.20.2", or auto',
         "network.subnet": "a private network such as 192.168.56.0/24, or auto",
         "box.checksum": "sha256: and 64 hexadecimal digits",
+        "supply": "auto, upstream, packages, or bundle: and a folder, an archive or an address",
     }
+    if loc[0] == "provider":
+        hints["provider"] = likely(str(given), PROVIDERS) or f"take one of {listed(PROVIDERS)}"
+    if loc[0] == "versions":
+        hints[where] = 'a version in quotes, such as "2.15" or "2.15.1"'
     message = str(item["msg"]).removeprefix("Value error, ")
     what = f"{given!r} is not allowed here" if not isinstance(given, dict) else "wrong shape"
     return Finding(
@@ -80,6 +94,7 @@ def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
         "defaults": NodeFile,
         "nodes": NodeFile,
         "box": BoxFile,
+        "mirrors": AptMirrorFile if len(loc) > 2 else MirrorsFile,
     }
     model = models.get(str(loc[0]), LabFile) if len(loc) > 1 else LabFile
     return list(model.model_fields)

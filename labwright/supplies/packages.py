@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from labwright.catalog import Release
 from labwright.errors import Finding
-from labwright.model import Artifact, HostFacts, SupplyName
+from labwright.model import Artifact, HostFacts, ProviderName, SupplyName, Wanted
+from labwright.supplies.base import Chosen, base_root, not_buildable
 
 
 class Packages:
@@ -14,50 +14,47 @@ class Packages:
     # Not a host that exists: the images are built here and never pulled.
     image_repository = "labwright.local"
 
-    def probe(self, host: HostFacts) -> list[Finding]:
+    def probe(self, host: HostFacts, provider: ProviderName) -> list[Finding]:
         """The recipes drive Debian's own tools, on the architecture they were tried on."""
-        found = []
-        if (host.os, host.os_version) != ("debian", "12"):
-            what = f"the packages supply is built on Debian 12, and this is {host.os}"
-            fix = "run Labwright on Debian 12, or in a container or machine that is"
-            why = f"{host.os} {host.os_version} has other package versions"
-            found.append(Finding("host.packages.not-debian", "error", what, why, fix))
-        if host.arch != "x86_64":
-            what = f"the packages supply is built for x86_64, and this is {host.arch}"
-            found.append(Finding("host.packages.arch", "error", what))
-        return found
+        return not_buildable(host, "the packages supply is built")
 
-    def artifacts(self, release: Release) -> tuple[Artifact, ...]:
+    def artifacts(self, chosen: Chosen) -> tuple[Artifact, ...]:
         """Give the node's root, the debs and the images, in building order."""
-        parts = release.components
+        parts = chosen.versions
+        version = parts["kubernetes"]
         params = {f"{name}_version": parts[name] for name in ("etcd", "pause", "busybox")}
         return (
             Artifact(
                 "kubernetes",
                 "kubernetes",
-                release.version,
-                title=f"Kubernetes {release.version} from Debian's source package",
+                version,
+                title=f"Kubernetes {version} from Debian's source package",
             ),
-            Artifact(
-                "coredns",
-                "coredns",
-                parts["coredns"],
-                title=f"CoreDNS {parts['coredns']} from the Go module proxy",
-            ),
-            Artifact("base", "base", "bookworm", title="Debian bookworm root of a node"),
+            coredns(parts["coredns"]),
+            base_root(),
             Artifact(
                 "apt",
                 "apt",
-                release.version,
+                version,
                 needs=("kubernetes", "base"),
                 title="apt repository of the nodes",
             ),
             Artifact(
                 "images",
                 "images",
-                release.version,
+                version,
                 needs=("kubernetes", "coredns"),
                 params=params,
                 title="container images",
             ),
         )
+
+    def wanted(self, chosen: Chosen) -> Wanted:
+        """Nothing is asked of a vendor; what users pull goes through their mirrors."""
+        return Wanted(registries=chosen.mirrors.registries)
+
+
+def coredns(version: str) -> Artifact:
+    """Give CoreDNS of a version; alone in needing the Go module proxy."""
+    title = f"CoreDNS {version} from the Go module proxy"
+    return Artifact("coredns", "coredns", version, title=title)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -106,6 +107,10 @@ class Shell:
             what = f"{words[0]} failed with exit code {result.code}"
             raise ToolError(Finding("tool.failed", "error", what, " ".join(words[:6])), result)
         return result
+
+    def has(self, program: str) -> bool:
+        """Whether a program is on the PATH that programs are run with."""
+        return shutil.which(program, path=self._env.get("PATH")) is not None
 
     def detach(self, argv: Sequence[str | Path], log: Path) -> int:
         """Start a daemon that outlives this process, its words in ``log``; give its pid."""

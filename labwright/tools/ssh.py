@@ -28,6 +28,14 @@ class Ssh:
         """Run a command on a node and give its output. Raises ToolError."""
         return self._shell.run(self.words(node, command), timeout=timeout).out
 
+    def fetch(self, node: str, path: str, target: Path) -> None:
+        """Copy a program from a node, whole or not at all. Raises ToolError."""
+        part = target.with_name(f"{target.name}.part")
+        words = ["scp", "-q", "-F", str(self._config), f"{node}:{path}", str(part)]
+        self._shell.run(words, timeout=120)
+        part.chmod(0o755)
+        part.replace(target)
+
 
 def ensure_key(shell: Shell, path: Path, comment: str) -> Path:
     """Make an ed25519 key pair without a passphrase unless it is there; give the private half."""

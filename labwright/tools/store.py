@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from labwright.bundle import Entry
 from labwright.errors import Finding, LabError, SupplyError
 
 Build = Callable[[Path, Path], None]
@@ -46,6 +47,18 @@ class Store:
     def verify(self, key: str) -> tuple[str, ...]:
         """Hash every file again and give what is wrong, a sentence each; nothing: it is sound."""
         return self._damage(key, full=True)
+
+    def same(self, entries: Mapping[str, Entry]) -> dict[str, str]:
+        """Give id → key for entries of a bundle that the store has too, under the bundle's key."""
+        return {
+            name: entry.key
+            for name, entry in entries.items()
+            if self.has(entry.key) and self._files(entry.key) == _plain(entry)
+        }
+
+    def _files(self, key: str) -> dict[str, tuple[int, str]]:
+        text = (self.path(key) / MANIFEST).read_text(encoding="utf-8")
+        return {n: (f["size"], f["sha256"]) for n, f in json.loads(text)["files"].items()}
 
     def ensure(self, key: str, build: Build, *, verify: bool = False) -> Path:
         """Give the entry's folder, calling ``build(work, out)`` when there is none.
@@ -82,8 +95,7 @@ class Store:
     def _damage(self, key: str, *, full: bool) -> tuple[str, ...]:
         folder = self.path(key)
         try:
-            text = (folder / MANIFEST).read_text(encoding="utf-8")
-            files = {n: (f["size"], f["sha256"]) for n, f in json.loads(text)["files"].items()}
+            files = self._files(key)
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return (f"{MANIFEST} is missing or unreadable",)
         # Sizes alone find what a crash leaves behind (files cut short); they cost no reading.
@@ -155,6 +167,10 @@ class Store:
             f"{error.strerror}: an earlier run as another user may have made it",
             f"sudo chown -R $(id -u):$(id -g) {self.root}",
         )
+
+
+def _plain(entry: Entry) -> dict[str, tuple[int, str]]:
+    return {path: (fact.size, fact.sha256) for path, fact in entry.files.items()}
 
 
 def describe(folder: Path) -> dict[str, dict[str, Any]]:

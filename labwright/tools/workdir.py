@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import platformdirs
-import yaml
 from filelock import FileLock, Timeout
 
 from labwright.errors import Finding, HostError
@@ -95,14 +94,6 @@ class Workdir:
     def write(self, files: Mapping[str, str]) -> list[str]:
         """Write rendered files; give the paths of those that changed."""
         return [name for name, text in files.items() if write(self.path / name, text)]
-
-    def kept(self) -> Mapping[str, object]:
-        """Give what lab.lock says, or nothing where there is none that can be read."""
-        try:
-            content = yaml.safe_load((self.path / "lab.lock").read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            return {}
-        return content if isinstance(content, dict) else {}
 
     def source(self) -> str | None:
         """Give the path of the lab.yaml this lab was made from: empty for the defaults."""

@@ -35,6 +35,8 @@ class Folder:
     path: Path
     name: str
     more_env: dict[str, str] = field(default_factory=dict)
+    # The group that its commands run as, for a firewall to know them by.
+    group: int | None = None
 
     def invoke(self, *words: str, check: bool = True) -> Result:
         done = subprocess.run(
@@ -47,6 +49,7 @@ class Folder:
             text=True,
             timeout=DEADLINE,
             check=False,
+            group=self.group,
         )
         assert not check or done.returncode == 0, (
             f"{words} ended with {done.returncode}\n{done.stdout}"

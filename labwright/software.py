@@ -1,0 +1,310 @@
+"""Which supply a lab uses and which versions it gets. Pure: the solver's caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from labwright import keys, solver
+from labwright.bundle import Manifest
+from labwright.catalog import Catalog, Guest, asked, minor
+from labwright.errors import Finding, HostError, LabError, SpecError, errors
+from labwright.lock import Locked
+from labwright.model import Artifact, Choice, HostFacts, Spec, SupplyName, Wanted
+from labwright.providers.base import Provider
+from labwright.supplies import SUPPLIES
+from labwright.supplies.base import Chosen, Supply
+
+PARTS = ("containerd", "etcd", "coredns", "pause", "busybox")
+# What a default lab should be able to run, though nobody asked: it keeps Kubernetes from being
+# newer than they allow, and gives way to a version that lab.yaml asks for.
+DEFAULTS: Mapping[str, tuple[str, ...]] = {"upstream": ("rancher",), "packages": ()}
+ASKED, FOUND = "lab.yaml asks for it", "answers"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundled:
+    """A bundle that was opened: its folder, and entry id → store key of the same content."""
+
+    folder: str
+    manifest: Manifest
+    stored: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """All that decides a plan.
+
+    ``roles_digest`` is the digest of what a node is baked with; ``locked`` is an earlier
+    lab.lock, kept to where it is still possible; ``stored`` are the keys that the store has.
+    """
+
+    spec: Spec
+    host: HostFacts
+    catalog: Catalog
+    roles_digest: str
+    locked: Locked = field(default_factory=Locked)
+    stored: frozenset[str] = field(default_factory=frozenset)
+    bundled: Bundled | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Software:
+    """What was chosen; ``origin`` is the supply that a bundle's software came from."""
+
+    supply: SupplyName
+    origin: SupplyName
+    guest: Guest
+    versions: Mapping[str, str]
+    addons: tuple[str, ...]
+    artifacts: tuple[Artifact, ...]
+    keys: Mapping[str, str]
+    wanted: Wanted
+    choices: tuple[Choice, ...]
+    warnings: tuple[Finding, ...] = ()
+
+    @property
+    def image_repository(self) -> str:
+        """The registry name in the control plane's image references."""
+        return SUPPLIES[self.origin].image_repository
+
+
+def choose(given: Inputs, provider: Provider) -> Software:
+    """Choose supply and versions.
+
+    Raises SpecError for what lab.yaml must change (solver.Unsolvable where versions do not go
+    together), HostError for what the host must.
+    """
+    if given.bundled:
+        return _from_bundle(given, given.bundled)
+    passed: list[str] = []
+    failures: dict[SupplyName, LabError] = {}
+    for name in _order(given):
+        try:
+            return _from_supply(given, provider, SUPPLIES[name], passed)
+        except (HostError, SpecError) as error:
+            failures[name] = error
+            passed.append(f"{name}: {error.findings[0].what}")
+    unsolvable = {n: f for n, f in failures.items() if isinstance(f, solver.Unsolvable)}
+    # What no supply can do is said best by the one that has the most versions.
+    raise unsolvable.get("upstream") or next(iter((unsolvable or failures).values()))
+
+
+def _order(given: Inputs) -> Sequence[SupplyName]:
+    if given.spec.supply and given.spec.supply != "bundle":
+        return (given.spec.supply,)
+    order: list[SupplyName] = ["upstream", "packages"]
+    if not _reachable(given):
+        order.reverse()
+    before = given.locked.word("supply")
+    return sorted(order, key=lambda name: name != before)
+
+
+def _reachable(given: Inputs) -> bool:
+    mirrors = given.spec.mirrors
+    named = {*mirrors.registries, *(["pkgs.k8s.io"] if "kubernetes" in mirrors.apt else [])}
+    return all(vendor in named or answer == FOUND for vendor, answer in given.host.upstream.items())
+
+
+def _from_supply(
+    given: Inputs, provider: Provider, supply: Supply, passed: Sequence[str]
+) -> Software:
+    spec, catalog = given.spec, given.catalog
+    if found := errors(supply.probe(given.host, provider.name)):
+        raise HostError(found)
+    solution, more = _solve(given, provider, supply)
+    addons, dns = _addons(given, supply, solution.versions)
+    versions = dict(solution.versions)
+    guest = catalog.guests[versions.pop("guest")]
+    chosen = Chosen(
+        catalog=catalog,
+        provider=provider.name,
+        guest=guest,
+        versions=versions,
+        addons=addons,
+        charts=tuple(name for name in spec.versions if name in catalog.charts),
+        mirrors=spec.mirrors,
+    )
+    without = () if "dns" in addons else ("coredns",)
+    artifacts = tuple(a for a in supply.artifacts(chosen) if a.id not in without)
+    return Software(
+        supply=supply.name,
+        origin=supply.name,
+        guest=guest,
+        versions=versions,
+        addons=addons,
+        artifacts=artifacts,
+        keys=keys.keys(artifacts, without),
+        wanted=supply.wanted(chosen),
+        choices=(
+            _why_supply(given, supply, passed),
+            *(Choice(name, v, solution.reasons[name]) for name, v in solution.versions.items()),
+            *more,
+            *dns,
+        ),
+        warnings=tuple(_warnings(given, provider, supply, solution.versions)),
+    )
+
+
+def _solve(
+    given: Inputs, provider: Provider, supply: Supply
+) -> tuple[solver.Solution, tuple[Choice, ...]]:
+    """Solve with the default add-ons, or without them where they are in the way."""
+    spec = given.spec
+    soft = [name for name in DEFAULTS[supply.name] if name not in spec.versions]
+    problem = _problem(given, provider, supply)
+    if soft:
+        wanted = (problem.wanted[0], *soft, *problem.wanted[1:])
+        try:
+            return solver.solve(given.catalog, _with(problem, wanted)), ()
+        except solver.Unsolvable as error:
+            why = error.findings[0].what
+            left = tuple(Choice(name, "none", why) for name in soft)
+            return solver.solve(given.catalog, problem), left
+    return solver.solve(given.catalog, problem), ()
+
+
+def _problem(given: Inputs, provider: Provider, supply: Supply) -> solver.Problem:
+    spec, host = given.spec, given.host
+    facts: dict[str, str] = {"provider": provider.name, "supply": supply.name}
+    if supply.name == "upstream" and "kubernetes" in spec.mirrors.apt:
+        # A mirror holds what its owner put there: all that we know may be in it.
+        del facts["supply"]
+    if provider.name == "docker" or supply.name == "packages":
+        facts["guest"] = "debian-12"
+    facts["cgroup"] = str(host.cgroup) if not provider.caps.own_kernel else "2"
+    for component, tool in {"vagrant": "vagrant", "virtualbox": "VBoxManage"}.items():
+        if tool in host.tools and host.tools[tool].version:
+            facts[component] = host.tools[tool].version
+    wishes = dict(spec.versions)
+    if spec.kubernetes:
+        wishes = {"kubernetes": spec.kubernetes, **wishes}
+    if spec.guest:
+        wishes["guest"] = spec.guest
+    wanted = dict.fromkeys(("kubernetes", *spec.versions, *PARTS, "guest"))
+    kept = {**given.locked.versions, "guest": given.locked.word("guest")}
+    return solver.Problem(tuple(wanted), facts, wishes, {k: v for k, v in kept.items() if v})
+
+
+def _with(problem: solver.Problem, wanted: tuple[str, ...]) -> solver.Problem:
+    return solver.Problem(wanted, problem.facts, problem.wishes, problem.kept)
+
+
+def _why_supply(given: Inputs, supply: Supply, passed: Sequence[str]) -> Choice:
+    if given.spec.supply:
+        return Choice("supply", supply.name, ASKED)
+    if supply.name == given.locked.word("supply"):
+        return Choice("supply", supply.name, "as lab.lock has it")
+    answers = [f"{vendor}: {answer}" for vendor, answer in given.host.upstream.items()]
+    return Choice("supply", supply.name, "; ".join([*passed, *answers]))
+
+
+def _addons(
+    given: Inputs, supply: Supply, versions: Mapping[str, str]
+) -> tuple[tuple[str, ...], list[Choice]]:
+    """Leave DNS out where CoreDNS can be neither built nor taken from the store."""
+    wanted, version = given.spec.addons, versions["coredns"]
+    if "dns" not in wanted:
+        return wanted, [Choice("cluster DNS", "none", "lab.yaml leaves it out")]
+    name = f"CoreDNS {version}"
+    if supply.name != "packages":
+        return wanted, [Choice("cluster DNS", name, "from its registry")]
+    if coredns_key(version) in given.stored:
+        return wanted, [Choice("cluster DNS", name, "built before")]
+    if given.host.go_modules is False:
+        rest = tuple(addon for addon in wanted if addon != "dns")
+        return rest, [Choice("cluster DNS", "none", "the Go module proxy does not answer")]
+    return wanted, [Choice("cluster DNS", name, "from the Go module proxy")]
+
+
+def _warnings(
+    given: Inputs, provider: Provider, supply: Supply, versions: Mapping[str, str]
+) -> Iterator[Finding]:
+    if supply.name == "upstream" and not _reachable(given):
+        said = "; ".join(f"{v}: {a}" for v, a in given.host.upstream.items() if a != FOUND)
+        yield Finding(
+            "host.upstream-unreachable",
+            "warning",
+            "the upstream supply is out of reach of this host",
+            said,
+            "go online, name mirrors in lab.yaml, or use a bundle: lab.up --supply bundle:PATH",
+            "mirrors",
+        )
+    old = not provider.caps.own_kernel and given.host.cgroup == 1
+    if old and minor(versions["kubernetes"]) >= (1, 35):
+        yield Finding(
+            "host.cgroup-v1",
+            "warning",
+            f"kubelet {versions['kubernetes']} runs on this host's cgroup v1 against its advice",
+            "from 1.35 on it refuses cgroup v1 unless failCgroupV1 is false, which the lab sets",
+            "boot the host with systemd.unified_cgroup_hierarchy=1",
+            docs="https://kubernetes.io/docs/concepts/architecture/cgroups/",
+        )
+
+
+def _from_bundle(given: Inputs, bundled: Bundled) -> Software:
+    spec, manifest = given.spec, bundled.manifest
+    problems = list(_unmet(spec, given.host, manifest))
+    if problems:
+        raise SpecError(problems)
+    artifacts = tuple(
+        Artifact(entry.id, "bundle", entry.content, title=f"{entry.id} from the bundle")
+        for entry in manifest.entries.values()
+    )
+    places = {
+        entry.id: bundled.stored.get(entry.id, f"{entry.id}-{entry.content[:16]}")
+        for entry in manifest.entries.values()
+    }
+    origin: SupplyName = "upstream" if manifest.facts["supply"] == "upstream" else "packages"
+    why = f"the bundle of lab {manifest.lab} has it"
+    return Software(
+        supply="bundle",
+        origin=origin,
+        guest=given.catalog.guests[manifest.facts["guest"]],
+        versions=manifest.versions,
+        addons=spec.addons,
+        artifacts=artifacts,
+        keys=places,
+        wanted=Wanted(registries=spec.mirrors.registries),
+        choices=(
+            Choice("supply", f"bundle:{bundled.folder}", f"{origin} of lab {manifest.lab}"),
+            *(Choice(name, version, why) for name, version in manifest.versions.items()),
+            _bundled_dns(spec, manifest, why),
+        ),
+    )
+
+
+def _bundled_dns(spec: Spec, manifest: Manifest, why: str) -> Choice:
+    if "dns" not in spec.addons:
+        return Choice("cluster DNS", "none", "lab.yaml leaves it out")
+    return Choice("cluster DNS", f"CoreDNS {manifest.versions['coredns']}", why)
+
+
+def _unmet(spec: Spec, host: HostFacts, manifest: Manifest) -> Iterator[Finding]:
+    has, facts = manifest.versions, manifest.facts
+    wishes = {"kubernetes": spec.kubernetes, "guest": spec.guest, **spec.versions}
+    has = {**has, "guest": facts["guest"]}
+    for name, wish in wishes.items():
+        if wish and not asked(wish, has.get(name, "")):
+            yield Finding(
+                "spec.not-in-bundle",
+                "error",
+                f"lab.yaml asks for {name} {wish}, and the bundle has {has.get(name, 'none')}",
+                "a bundle holds one set of versions",
+                "take that wish back, or make a bundle of a lab that has it: bundle.make",
+                name if name in {"kubernetes", "guest"} else f"versions.{name}",
+            )
+    have = [word for word in facts.get("addons", "").split(",") if word]
+    for addon in spec.addons:
+        if addon not in have:
+            said = f"the bundle has no {addon}"
+            fix = f"addons: [{', '.join(have)}]"
+            yield Finding("spec.not-in-bundle", "error", said, "", fix, "addons")
+    if facts["arch"] != host.arch:
+        said = f"the bundle is for {facts['arch']}, and this host is {host.arch}"
+        yield Finding("spec.not-in-bundle", "error", said, fix="make a bundle on such a host")
+
+
+def coredns_key(version: str) -> str:
+    """Name the store's entry of a built CoreDNS."""
+    return keys.key(Artifact("coredns", "coredns", version), {}, keys.REVISION["coredns"])

@@ -1,0 +1,353 @@
+"""One lab from three places: vendors' protocols on this host, the same again from its lock, and a
+bundle of it with no way out.
+
+The vendors are real software (a signed apt repository, Debian's docker-registry) behind a server
+that can be told to fail, on Docker's own bridge. They hold what the packages supply has built,
+under the versions that it truly has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from labwright.tools import nodes, workdir
+from tests.e2e.conftest import Folder, docker, gone, make
+from tests.vendors import AptRepos, Faulty, Registry, SigningKey
+
+pytestmark = pytest.mark.e2e
+
+KUBERNETES_DEBS = ("kubeadm", "kubectl", "kubelet")
+# registry.k8s.io has CoreDNS and the test images in folders of their own.
+REPOSITORIES = {"coredns": "coredns/coredns", "busybox": "e2e-test-images/busybox"}
+IN_THE_ROOT = ("iproute2", "iputils-ping", "kmod")
+# No group of this number need exist: the firewall compares numbers.
+GROUP = 47_110
+LAB_RANGES = ("172.16.0.0/12", "192.168.56.0/21", "127.0.0.0/8")
+CHAIN = "LABWRIGHT-TEST"
+
+
+@dataclass(frozen=True)
+class Vendors:
+    """The vendors on Docker's bridge; ``registry`` and ``apt.server`` take faults."""
+
+    apt: AptRepos
+    registry: Faulty
+    key: Path
+
+    def mirrors(self) -> dict[str, Any]:
+        """Give the part of a lab.yaml that names them."""
+
+        def own(url: str) -> dict[str, str]:
+            return {"url": url, "key": str(self.key)}
+
+        return {
+            "apt": {
+                "kubernetes": own(self.apt.url),
+                "debian": own(f"{self.apt.url}/debian"),
+                "debian-security": own(f"{self.apt.url}/debian-security"),
+            },
+            "registries": {"registry.k8s.io": self.registry.url},
+        }
+
+    @contextlib.contextmanager
+    def mended(self) -> Iterator[None]:
+        """Take back all faults at the end."""
+        try:
+            yield
+        finally:
+            self.apt.server.mend()
+            self.registry.mend()
+
+
+def gateway() -> str:
+    form = "{{(index .IPAM.Config 0).Gateway}}"
+    return docker("network", "inspect", "--format", form, "bridge").strip()
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """The packages supply's debs and images in the user's own store, built if need be."""
+    folder = make(tmp_path_factory.mktemp("packages"), {"supply": "packages"})
+    folder.invoke("lab.lock", "--yes")
+    keys = read_lock(folder)["store"]
+    store = workdir.cache() / "store"
+    return {name: store / keys[name] for name in ("apt", "images")}
+
+
+@pytest.fixture(scope="module")
+def vendors(
+    built: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Vendors]:
+    tmp, address = tmp_path_factory.mktemp("vendors"), gateway()
+    with (
+        SigningKey() as key,
+        AptRepos(key, tmp / "apt", address) as apt,
+        Registry(tmp / "registry", address) as registry,
+        Faulty(registry.url, address) as door,
+    ):
+        kubernetes, debian = tmp / "kubernetes", tmp / "debian"
+        for folder in (kubernetes, debian, tmp / "nothing"):
+            folder.mkdir()
+        for deb in built["apt"].glob("*.deb"):
+            own = deb.name.partition("_")[0] in KUBERNETES_DEBS
+            shutil.copy(deb, kubernetes if own else debian)
+        # What the root of a node has from the start is in Debian's archive too.
+        words = ["apt-get", "download", "--quiet", *IN_THE_ROOT]
+        subprocess.run(words, cwd=debian, check=True, capture_output=True)
+        apt.kubernetes("v1.20", kubernetes)
+        apt.archive("debian", debian)
+        apt.archive("debian", tmp / "nothing", suite="bookworm-updates")
+        apt.archive("debian-security", tmp / "nothing", suite="bookworm-security")
+        for name, image in json.loads((built["images"] / "images.json").read_text()).items():
+            tag = image["ref"].rpartition(":")[2]
+            tag = tag.removeprefix("v") if name == "busybox" else tag
+            pushed = registry.push(
+                built["images"] / image["archive"], f"{REPOSITORIES.get(name, name)}:{tag}"
+            )
+            assert pushed == image["digest"]
+        (tmp / "key.asc").write_bytes(key.armoured)
+        yield Vendors(apt, door, tmp / "key.asc")
+
+
+def asking(vendors: Vendors, **more: Any) -> dict[str, Any]:
+    """Give a lab.yaml that takes everything from the vendors."""
+    asked = {"supply": "upstream", "kubernetes": "1.20.2", "workers": 1}
+    return {**asked, "mirrors": vendors.mirrors(), **more}
+
+
+def with_cache(folder: Folder, cache: Path) -> Folder:
+    return replace(folder, more_env={"XDG_CACHE_HOME": str(cache)})
+
+
+def read_lock(folder: Folder) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((folder.path / "lab.lock").read_text("utf-8"))
+    return content
+
+
+def forget_images(folder: Folder) -> None:
+    """Remove the images that Docker keeps beside the cache, so that nothing is baked before."""
+    docker("image", "rm", "-f", read_lock(folder)["node_image"])
+
+
+@pytest.fixture
+def unbooted(vendors: Vendors, tmp_path: Path) -> Iterator[Folder]:
+    """A folder whose lab never gets as far as a machine."""
+    yield make(tmp_path, asking(vendors))
+    vendors.apt.server.mend()
+    vendors.registry.mend()
+
+
+def refused(folder: Folder, *words: str) -> str:
+    """Run a command that must end with SupplyError's code before anything boots."""
+    done = folder.invoke(*words, check=False)
+    assert done.code == 4, done.out
+    assert not list(gone(folder)) or not docker(
+        "ps", "-aq", "--filter", f"label=labwright.lab={folder.name}"
+    )
+    return done.out
+
+
+def test_a_wrong_signature_is_refused_before_anything_boots(
+    vendors: Vendors, unbooted: Folder, tmp_path: Path
+) -> None:
+    raw = yaml.safe_load((unbooted.path / "lab.yaml").read_text())
+    with SigningKey("Somebody else") as stranger:
+        (tmp_path / "other.asc").write_bytes(stranger.armoured)
+    raw["mirrors"]["apt"]["kubernetes"]["key"] = "other.asc"
+    (unbooted.path / "lab.yaml").write_text(yaml.safe_dump(raw))
+    out = refused(unbooted, "lab.up", "--yes")
+    assert "sign" in out
+    assert vendors.apt.url in out
+
+
+def test_a_missing_image_is_named_before_anything_boots(vendors: Vendors, unbooted: Folder) -> None:
+    vendors.registry.missing("/v2/etcd/manifests/3.4.23")
+    out = refused(unbooted, "lab.up", "--yes")
+    assert "registry.k8s.io/etcd:3.4.23" in out
+
+
+def test_a_registry_that_recovers_is_waited_for(vendors: Vendors, unbooted: Folder) -> None:
+    vendors.registry.answer(500, path="/v2/pause/manifests/3.2", times=2)
+    unbooted.invoke("lab.lock", "--yes")
+    assert len(vendors.registry.requests("/v2/pause/manifests/3.2")) >= 3
+    assert read_lock(unbooted)["images"]["pause"]["ref"] == "registry.k8s.io/pause:3.2"
+
+
+def test_another_digest_than_the_lock_s_is_refused(unbooted: Folder) -> None:
+    unbooted.invoke("lab.lock", "--yes")
+    lock = read_lock(unbooted)
+    lock["images"]["pause"]["digest"] = "sha256:" + "0" * 64
+    (unbooted.path / "lab.lock").write_text(yaml.safe_dump(lock))
+    out = refused(unbooted, "lab.up", "--yes")
+    assert "registry.k8s.io/pause" in out
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of one lab: its lock, what was on its nodes, and a bundle of it."""
+
+    lab: Folder
+    software: Path
+    bundle: Path
+
+
+@pytest.fixture(scope="module")
+def upstream(vendors: Vendors, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    """An upstream lab on an empty cache, and its bundle; the lab is gone again at the end."""
+    tmp = tmp_path_factory.mktemp("upstream")
+    lab = with_cache(make(tmp, asking(vendors)), tmp / "cache")
+    try:
+        lab.invoke("lab.up", "--yes")
+        shutil.copy(lab.lab / nodes.RECORD, tmp / "one.json")
+        etcd = json.loads(vendors_manifest(vendors, "etcd", "3.4.23"))
+        layer = etcd["layers"][0]["digest"]
+        with vendors.mended():
+            vendors.registry.cut(f"/v2/etcd/blobs/{layer}", after=100_000)
+            lab.invoke("bundle.make", str(tmp / "bundle"), "--yes")
+        seen = vendors.registry.requests(f"/v2/etcd/blobs/{layer}")
+        assert any(request.range for request in seen), seen
+        yield Made(lab, tmp / "one.json", tmp / "bundle")
+    finally:
+        lab.invoke("lab.destroy", "--yes", check=False)
+
+
+def vendors_manifest(vendors: Vendors, name: str, tag: str) -> str:
+    accept = "Accept: application/vnd.oci.image.manifest.v1+json"
+    url = f"{vendors.registry.url}/v2/{name}/manifests/{tag}"
+    words = ["curl", "-sf", "-H", accept, url]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def test_nodes_pull_through_the_mirror_and_trust_the_key(upstream: Made) -> None:
+    hosts = "sudo cat /etc/containerd/certs.d/registry.k8s.io/hosts.toml"
+    mirror = upstream.lab.invoke("lab.ssh", "w1", "--command", hosts).out
+    assert read_lock(upstream.lab)["supply"] == "upstream"
+    assert 'capabilities = ["pull", "resolve"]' in mirror
+    sources = "cat /etc/apt/sources.list.d/labwright.sources"
+    text = upstream.lab.invoke("lab.ssh", "w1", "--command", sources).out
+    assert "Trusted" not in text
+    assert "Signed-By: /etc/apt/keyrings/kubernetes.asc" in text
+    assert "core:/stable:/v1.20/deb/" in text
+    software = nodes.load(upstream.software)
+    assert software["w1"]["images"]["registry.k8s.io/pause:3.2"].startswith("sha256:")
+
+
+def test_a_second_bundle_of_the_same_finds_all_there(upstream: Made) -> None:
+    before = (upstream.bundle / "bundle.json").read_text()
+    upstream.lab.invoke("bundle.make", str(upstream.bundle), "--yes")
+    assert (upstream.bundle / "bundle.json").read_text() == before
+    upstream.lab.invoke("bundle.verify", str(upstream.bundle))
+
+
+def test_the_same_lock_on_another_clean_cache_gives_the_same_nodes(
+    upstream: Made, tmp_path: Path
+) -> None:
+    upstream.lab.invoke("lab.destroy", "--yes")
+    forget_images(upstream.lab)
+    for name in ("lab.yaml", "lab.lock"):
+        shutil.copy(upstream.lab.path / name, tmp_path / name)
+    again = with_cache(Folder(tmp_path, upstream.lab.name), tmp_path / "cache")
+    try:
+        again.invoke("lab.up", "--yes", "--locked")
+        assert "same packages" in again.invoke("lab.diff", str(upstream.software), ".").out
+    finally:
+        again.invoke("lab.destroy", "--yes", check=False)
+
+
+def test_a_locked_lab_refuses_to_drift(upstream: Made, tmp_path: Path) -> None:
+    for name in ("lab.yaml", "lab.lock"):
+        shutil.copy(upstream.lab.path / name, tmp_path / name)
+    text = (tmp_path / "lab.yaml").read_text("utf-8")
+    (tmp_path / "lab.yaml").write_text(text + "network: {pods: 10.200.0.0/16}\n")
+    out = refused(Folder(tmp_path, upstream.lab.name), "lab.up", "--yes", "--locked")
+    assert "network.pods: 10.244.0.0/16 → 10.200.0.0/16" in out
+
+
+def test_a_flipped_bit_is_found_before_anything_is_installed(
+    upstream: Made, tmp_path: Path
+) -> None:
+    deb = next((upstream.bundle / "apt").glob("kubelet_*.deb"))
+    content = bytearray(deb.read_bytes())
+    content[len(content) // 2] ^= 1
+    deb.chmod(0o644)
+    try:
+        deb.write_bytes(content)
+        folder = with_cache(make(tmp_path, {"workers": 1}), tmp_path / "cache")
+        assert deb.name in refused(folder, "bundle.verify", str(upstream.bundle))
+        bundle = f"--supply=bundle:{upstream.bundle}"
+        assert deb.name in refused(folder, "lab.up", "--yes", bundle)
+    finally:
+        content[len(content) // 2] ^= 1
+        deb.write_bytes(content)
+        deb.chmod(0o444)
+
+
+def iptables(*words: str, check: bool = True) -> None:
+    subprocess.run(["iptables", "-w", *words], check=check, capture_output=True)
+
+
+@pytest.fixture
+def no_way_out() -> Iterator[None]:
+    """Reject whatever the lab's commands and nodes send to anywhere but the lab's own networks."""
+    if os.geteuid() != 0:
+        pytest.skip("a firewall rule needs root")
+    ours = (
+        ("OUTPUT", "-m", "owner", "--gid-owner", str(GROUP), "-j", CHAIN),
+        ("DOCKER-USER", "-s", "172.16.0.0/12", "-j", CHAIN),
+        ("DOCKER-USER", "-s", "192.168.56.0/21", "-j", CHAIN),
+    )
+    iptables("-N", CHAIN)
+    try:
+        for network in LAB_RANGES:
+            iptables("-A", CHAIN, "-d", network, "-j", "RETURN")
+        iptables("-A", CHAIN, "-j", "REJECT")
+        for rule in ours:
+            iptables("-I", *rule)
+        yield
+    finally:
+        for rule in ours:
+            iptables("-D", *rule, check=False)
+        iptables("-F", CHAIN)
+        iptables("-X", CHAIN)
+
+
+def archive_of_this_host() -> str:
+    words = ["apt-get", "indextargets", "--format", "$(SITE)"]
+    out = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    return out.split()[0]
+
+
+def test_a_lab_comes_up_from_a_bundle_with_no_way_out(
+    upstream: Made, tmp_path: Path, no_way_out: None
+) -> None:
+    folder = with_cache(make(tmp_path, {"workers": 1}), tmp_path / "cache")
+    lab = replace(folder, group=GROUP)
+    probe = ["curl", "--silent", "--output", "/dev/null", "--max-time", "10"]
+    address = archive_of_this_host()
+    assert subprocess.run([*probe, address], check=False).returncode == 0
+    assert subprocess.run([*probe, address], check=False, group=GROUP).returncode != 0
+    try:
+        lab.invoke("lab.up", "--yes", f"--supply=bundle:{upstream.bundle}")
+        cut = f"{' '.join(probe)} {address}"
+        assert lab.invoke("lab.ssh", "w1", "--command", cut, check=False).code != 0
+        assert "same packages" in lab.invoke("lab.diff", str(upstream.software), ".").out
+        helm = subprocess.run(
+            [lab.lab / "bin" / "helm", "version", "--short"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert helm.stdout.startswith("v4.")
+        again = lab.invoke("lab.up", "--yes").out
+        assert "nothing to change" in again
+    finally:
+        lab.invoke("lab.destroy", "--yes", check=False)
