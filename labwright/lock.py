@@ -16,6 +16,8 @@ HEAD = (
     "# Written by Labwright from lab.yaml. Keep it beside that file: with both, `lab.up --locked`\n"
     "# makes the same lab on another computer. `lab.lock --upgrade` moves it on.\n"
 )
+# What a lock says of where software came from and what it was.
+SOFTWARE = ("sources", "packages", "checksums", "images", "charts")
 # What depends on this version of Labwright and not on the lab: another one bakes another image.
 OWN = frozenset({"node_image", "store"})
 
@@ -85,7 +87,8 @@ class Locked:
             "images": images,
             "charts": set(components),
         }
-        return Locked({k: _less(v, forget.get(k, set())) for k, v in self.content.items()})
+        kept = {k: v for k, v in self.content.items() if k not in components}
+        return Locked({k: _less(v, forget.get(k, set())) for k, v in kept.items()})
 
 
 def _less(value: Any, names: Collection[str]) -> Any:
@@ -146,6 +149,11 @@ def content(plan: Plan, stock: Stocked) -> dict[str, Any]:
         "node_image": plan.node_image,
         "store": dict(plan.keys),
     }
+
+
+def bundled(content: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the content for a lab from a bundle: its software is as the bundle's own lock has it."""
+    return {**content, **{key: made[key] for key in SOFTWARE if key in made}}
 
 
 def drift(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -76,7 +76,7 @@ def choose(given: Inputs, provider: Provider) -> Software:
     together), HostError for what the host must.
     """
     if given.bundled:
-        return _from_bundle(given, given.bundled)
+        return _from_bundle(given, given.bundled, provider)
     passed: list[str] = []
     failures: dict[SupplyName, LabError] = {}
     for name in _order(given):
@@ -242,9 +242,9 @@ def _warnings(
         )
 
 
-def _from_bundle(given: Inputs, bundled: Bundled) -> Software:
+def _from_bundle(given: Inputs, bundled: Bundled, provider: Provider) -> Software:
     spec, manifest = given.spec, bundled.manifest
-    problems = list(_unmet(spec, given.host, manifest))
+    problems = list(_unmet(spec, given.host, manifest, provider))
     if problems:
         raise SpecError(problems)
     artifacts = tuple(
@@ -280,7 +280,9 @@ def _bundled_dns(spec: Spec, manifest: Manifest, why: str) -> Choice:
     return Choice("cluster DNS", f"CoreDNS {manifest.versions['coredns']}", why)
 
 
-def _unmet(spec: Spec, host: HostFacts, manifest: Manifest) -> Iterator[Finding]:
+def _unmet(
+    spec: Spec, host: HostFacts, manifest: Manifest, provider: Provider
+) -> Iterator[Finding]:
     has, facts = manifest.versions, manifest.facts
     wishes = {"kubernetes": spec.kubernetes, "guest": spec.guest, **spec.versions}
     has = {**has, "guest": facts["guest"]}
@@ -300,6 +302,11 @@ def _unmet(spec: Spec, host: HostFacts, manifest: Manifest) -> Iterator[Finding]
             said = f"the bundle has no {addon}"
             fix = f"addons: [{', '.join(have)}]"
             yield Finding("spec.not-in-bundle", "error", said, "", fix, "addons")
+    if (provider.name == "docker") != (facts["provider"] == "docker"):
+        said = f"the bundle is of a lab on {facts['provider']}, and this one is on {provider.name}"
+        why = "its packages are what is missing in the root or box of those nodes"
+        fix = f"provider: {facts['provider']}, or make a bundle of a lab on {provider.name}"
+        yield Finding("spec.not-in-bundle", "error", said, why, fix, "provider")
     if facts["arch"] != host.arch:
         said = f"the bundle is for {facts['arch']}, and this host is {host.arch}"
         yield Finding("spec.not-in-bundle", "error", said, fix="make a bundle on such a host")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from labwright import lock, render
 from labwright.locate import save_plan
 from labwright.phases.base import Run
 from labwright.phases.fetch import stock
 from labwright.phases.preflight import refuse_drift
+from labwright.tools import bundles
 from labwright.tools.workdir import write
 
 
@@ -38,7 +41,19 @@ class RenderFiles:
         run.conclude(", ".join(changed) or "nothing changed")
 
     def _files(self, run: Run) -> dict[str, str]:
-        return render.files(run.plan, stock(run))
+        return {
+            **render.files(run.plan, stock(run)),
+            "lab.lock": lock.text(lock_content(run)),
+        }
+
+
+def lock_content(run: Run) -> dict[str, Any]:
+    """Give what lab.lock says of a lab; of one from a bundle, what that bundle's lock says."""
+    content = lock.content(run.plan, stock(run))
+    if not run.plan.bundle:
+        return content
+    _manifest, text = bundles.read(Path(run.plan.bundle))
+    return lock.bundled(content, lock.read(text).content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +84,7 @@ def write_lock(run: Run) -> list[str]:
 
     Raises SupplyError in a strict run that would change it.
     """
-    content = lock.content(run.plan, stock(run))
+    content = lock_content(run)
     refuse_drift(run, content)
     if run.lock_file is None or not write(run.lock_file, lock.text(content)):
         return []

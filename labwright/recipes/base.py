@@ -207,7 +207,8 @@ class Apt:
     def closure(self, *names: str) -> list[Path]:
         """Download packages and all they depend on that is not installed; give the files."""
         archives = self._home / "archives"
-        self.get("install", "--download-only", *names)
+        # The root may be newer than a pin; the nodes go back too.
+        self.get("install", "--download-only", "--allow-downgrades", *names)
         return sorted(archives.glob("*.deb"))
 
     def released(self) -> int:

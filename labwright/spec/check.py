@@ -68,7 +68,9 @@ def _addons(file: LabFile) -> Iterator[Finding]:
 
 
 def _versions(file: LabFile) -> Iterator[Finding]:
-    known = [c.name for c in catalog.load().components.values() if c.kind in {"cluster", "addon"}]
+    kinds = {"cluster", "addon"}
+    known = [c.name for c in catalog.load().components.values() if c.kind in kinds]
+    known.remove("kubernetes")
     for name in file.versions:
         if name == "kubernetes":
             what = "the version of Kubernetes has a key of its own"

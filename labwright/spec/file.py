@@ -38,7 +38,9 @@ def _private(network: IPv4Network) -> IPv4Network:
 def _text(value: object) -> object:
     """YAML reads an unquoted 1.20 as the number 1.2: refuse it instead of guessing."""
     if isinstance(value, float):
-        raise ValueError(f'put the version in quotes, as in "{value:.2f}": YAML read a number')
+        # 1.20 reaches us as 1.2, and of what is in a catalog only Kubernetes begins so low.
+        likely = f"{value:.2f}" if value < 2 else f"{value}"
+        raise ValueError(f'put the version in quotes, as in "{likely}": YAML read a number')
     return value
 
 

@@ -23,7 +23,7 @@ import yaml
 
 from labwright.tools import nodes, workdir
 from tests.e2e.conftest import Folder, docker, gone, make
-from tests.vendors import AptRepos, Faulty, Registry, SigningKey
+from tests.vendors import AptRepos, ChartRepo, Faulty, Registry, SigningKey
 
 pytestmark = pytest.mark.e2e
 
@@ -33,7 +33,8 @@ REPOSITORIES = {"coredns": "coredns/coredns", "busybox": "e2e-test-images/busybo
 IN_THE_ROOT = ("iproute2", "iputils-ping", "kmod")
 # No group of this number need exist: the firewall compares numbers.
 GROUP = 47_110
-LAB_RANGES = ("172.16.0.0/12", "192.168.56.0/21", "127.0.0.0/8")
+# Docker's networks, labs' networks, pods and services: bridged packets pass the host's rules too.
+LAB_RANGES = ("172.16.0.0/12", "192.168.56.0/21", "10.244.0.0/16", "10.96.0.0/16", "127.0.0.0/8")
 CHAIN = "LABWRIGHT-TEST"
 
 
@@ -44,6 +45,7 @@ class Vendors:
     apt: AptRepos
     registry: Faulty
     key: Path
+    charts: ChartRepo
 
     def mirrors(self) -> dict[str, Any]:
         """Give the part of a lab.yaml that names them."""
@@ -58,6 +60,7 @@ class Vendors:
                 "debian-security": own(f"{self.apt.url}/debian-security"),
             },
             "registries": {"registry.k8s.io": self.registry.url},
+            "charts": {"cert-manager": self.charts.url},
         }
 
     @contextlib.contextmanager
@@ -95,6 +98,7 @@ def vendors(
         AptRepos(key, tmp / "apt", address) as apt,
         Registry(tmp / "registry", address) as registry,
         Faulty(registry.url, address) as door,
+        ChartRepo(tmp / "charts", address) as charts,
     ):
         kubernetes, debian = tmp / "kubernetes", tmp / "debian"
         for folder in (kubernetes, debian, tmp / "nothing"):
@@ -116,13 +120,16 @@ def vendors(
                 built["images"] / image["archive"], f"{REPOSITORIES.get(name, name)}:{tag}"
             )
             assert pushed == image["digest"]
+        # A stand-in of that name and version: which chart is asked for is what is tested.
+        charts.add("cert-manager", "v1.10.0", {"nothing.yaml": ""})
         (tmp / "key.asc").write_bytes(key.armoured)
-        yield Vendors(apt, door, tmp / "key.asc")
+        yield Vendors(apt, door, tmp / "key.asc", charts)
 
 
 def asking(vendors: Vendors, **more: Any) -> dict[str, Any]:
     """Give a lab.yaml that takes everything from the vendors."""
     asked = {"supply": "upstream", "kubernetes": "1.20.2", "workers": 1}
+    asked["versions"] = {"cert-manager": "1.10"}
     return {**asked, "mirrors": vendors.mirrors(), **more}
 
 
@@ -133,6 +140,11 @@ def with_cache(folder: Folder, cache: Path) -> Folder:
 def read_lock(folder: Folder) -> dict[str, Any]:
     content: dict[str, Any] = yaml.safe_load((folder.path / "lab.lock").read_text("utf-8"))
     return content
+
+
+def copy_lab(lab: Folder, target: Path) -> None:
+    for name in ("lab.yaml", "lab.lock"):
+        shutil.copy(lab.path / name, target / name)
 
 
 def forget_images(folder: Folder) -> None:
@@ -239,6 +251,7 @@ def test_nodes_pull_through_the_mirror_and_trust_the_key(upstream: Made) -> None
     assert "Trusted" not in text
     assert "Signed-By: /etc/apt/keyrings/kubernetes.asc" in text
     assert "core:/stable:/v1.20/deb/" in text
+    assert (upstream.lab.lab / "charts" / "cert-manager-v1.10.0.tgz").is_file()
     software = nodes.load(upstream.software)
     assert software["w1"]["images"]["registry.k8s.io/pause:3.2"].startswith("sha256:")
 
@@ -255,8 +268,7 @@ def test_the_same_lock_on_another_clean_cache_gives_the_same_nodes(
 ) -> None:
     upstream.lab.invoke("lab.destroy", "--yes")
     forget_images(upstream.lab)
-    for name in ("lab.yaml", "lab.lock"):
-        shutil.copy(upstream.lab.path / name, tmp_path / name)
+    copy_lab(upstream.lab, tmp_path)
     again = with_cache(Folder(tmp_path, upstream.lab.name), tmp_path / "cache")
     try:
         again.invoke("lab.up", "--yes", "--locked")
@@ -266,8 +278,7 @@ def test_the_same_lock_on_another_clean_cache_gives_the_same_nodes(
 
 
 def test_a_locked_lab_refuses_to_drift(upstream: Made, tmp_path: Path) -> None:
-    for name in ("lab.yaml", "lab.lock"):
-        shutil.copy(upstream.lab.path / name, tmp_path / name)
+    copy_lab(upstream.lab, tmp_path)
     text = (tmp_path / "lab.yaml").read_text("utf-8")
     (tmp_path / "lab.yaml").write_text(text + "network: {pods: 10.200.0.0/16}\n")
     out = refused(Folder(tmp_path, upstream.lab.name), "lab.up", "--yes", "--locked")
@@ -331,14 +342,17 @@ def archive_of_this_host() -> str:
 def test_a_lab_comes_up_from_a_bundle_with_no_way_out(
     upstream: Made, tmp_path: Path, no_way_out: None
 ) -> None:
-    folder = with_cache(make(tmp_path, {"workers": 1}), tmp_path / "cache")
+    upstream.lab.invoke("lab.destroy", "--yes")
+    copy_lab(upstream.lab, tmp_path)
+    folder = with_cache(Folder(tmp_path, upstream.lab.name), tmp_path / "cache")
     lab = replace(folder, group=GROUP)
+    from_bundle = ("lab.up", "--yes", "--locked", f"--supply=bundle:{upstream.bundle}")
     probe = ["curl", "--silent", "--output", "/dev/null", "--max-time", "10"]
     address = archive_of_this_host()
     assert subprocess.run([*probe, address], check=False).returncode == 0
     assert subprocess.run([*probe, address], check=False, group=GROUP).returncode != 0
     try:
-        lab.invoke("lab.up", "--yes", f"--supply=bundle:{upstream.bundle}")
+        lab.invoke(*from_bundle)
         cut = f"{' '.join(probe)} {address}"
         assert lab.invoke("lab.ssh", "w1", "--command", cut, check=False).code != 0
         assert "same packages" in lab.invoke("lab.diff", str(upstream.software), ".").out
@@ -347,7 +361,10 @@ def test_a_lab_comes_up_from_a_bundle_with_no_way_out(
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert helm.stdout.startswith("v4.")
-        again = lab.invoke("lab.up", "--yes").out
+        again = lab.invoke(*from_bundle).out
         assert "nothing to change" in again
+        # Where software was bundled, the lock says what the first lab's said.
+        for part in ("packages", "images", "charts", "sources"):
+            assert read_lock(folder)[part] == read_lock(upstream.lab)[part]
     finally:
         lab.invoke("lab.destroy", "--yes", check=False)

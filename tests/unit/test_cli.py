@@ -114,6 +114,47 @@ def test_a_lab_that_is_down_is_compared_as_it_was(
     assert "same packages" in capsys.readouterr().out
 
 
+# --- lab.lock
+
+
+@pytest.mark.parametrize("names", ["kubernets", "etcd,kubernets"])
+def test_a_component_that_is_not_there_is_not_upgraded(
+    tmp_path: Path,
+    names: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended_with = ended(lambda: cli.lock("", upgrade=names, yes=False, supply=""))
+    assert ended_with == SpecError.exit_code
+    said = capsys.readouterr().out
+    assert "there is no component kubernets" in said
+    assert "lab.versions" in said
+    assert not (tmp_path / "lab.lock").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda: cli.lock("", upgrade=False, yes=False, supply=""),
+        lambda: cli.plan("", files=False, supply=""),
+        lambda: cli.up("", yes=False, verbose=False, supply="", locked=True),
+    ],
+    ids=["lock", "plan", "up"],
+)
+def test_a_damaged_lock_stops_a_command_before_it_does_anything(
+    tmp_path: Path,
+    command: Callable[[], None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lab.lock").write_text("versions: [")
+    assert ended(command) == SupplyError.exit_code
+    assert f"{tmp_path / 'lab.lock'} cannot be read" in capsys.readouterr().out
+    assert [p.name for p in tmp_path.iterdir()] == ["lab.lock"]
+
+
 # --- lab.plan, lab.versions
 
 

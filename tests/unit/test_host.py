@@ -1,10 +1,13 @@
-"""Capability masks, as /proc/self/status has them."""
+"""What is read off a host: capability masks, and what programs say of themselves."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from labwright.tools.host import CAPS, caps_of
+from labwright.tools.host import CAPS, _version, caps_of
+from labwright.tools.shell import Shell
 
 
 @pytest.mark.parametrize(
@@ -40,3 +43,19 @@ def test_masks() -> None:
 
 def test_bits_of_a_newer_kernel_are_left_out() -> None:
     assert caps_of(1 << 60 | 1) == {"CAP_CHOWN"}
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("Vagrant 2.4.9", "2.4.9"),
+        ("7.2.22r169920", "7.2.22"),
+        ("WARNING: The vboxdrv kernel module is not loaded.\n7.0.20_Debianr163906", "7.0.20"),
+        ("no such thing", ""),
+    ],
+)
+def test_a_program_says_its_version(tmp_path: Path, said: str, version: str) -> None:
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{said}\nEND\n")
+    program.chmod(0o755)
+    assert _version(Shell(), str(program)) == version

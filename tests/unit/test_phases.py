@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -376,19 +377,26 @@ def test_a_bundle_takes_from_the_store_what_is_there(tmp_path: Path) -> None:
     assert to_build(planned({}, bundled=bundled), again.tools) == []
 
 
-def test_a_bundle_that_was_exchanged_after_planning_is_refused(tmp_path: Path) -> None:
-    run = collected_in(tmp_path, upstream())
-    run_all([Collect(), Pack(tmp_path / "bundle")], run)
-    there = run_of(
-        tmp_path / "there", wanted=spec.build({"supply": f"bundle:{tmp_path / 'bundle'}"})
-    )
-    bundled = open_bundle(there)
-    there.settle(planned({}, bundled=bundled))
-    for file in (tmp_path / "bundle" / "apt").rglob("content"):
-        file.chmod(0o644)
-        file.write_bytes(b"c0ntent of apt")
-    with pytest.raises(SupplyError):
+@pytest.mark.parametrize("change", ["flipped", "exchanged"])
+def test_a_bundle_that_changes_after_planning_is_refused(tmp_path: Path, change: str) -> None:
+    target = tmp_path / "bundle"
+    run_all([Pack(target)], collected_in(tmp_path / "one", upstream()))
+    there = run_of(tmp_path / "there", wanted=spec.build({"supply": f"bundle:{target}"}))
+    there.settle(planned({}, bundled=open_bundle(there)))
+    if change == "flipped":
+        (content,) = (target / "apt").rglob("content")
+        content.chmod(0o644)
+        content.write_bytes(b"c0ntent of apt")
+    else:
+        shutil.rmtree(target)
+        other = run_of(tmp_path / "two", upstream())
+        for _artifact, key in entries(other).values():
+            put(other, key, content="sound, and another")
+        other.workdir.write({"lab.lock": "name: lab\n"})
+        run_all([Pack(target)], other)
+    with pytest.raises(SupplyError) as caught:
         run_all([Fetch()], there)
+    assert (caught.value.findings[0].id == "supply.bundle-changed") is (change == "exchanged")
     assert not there.tools.store.has(there.plan.keys["apt"])
 
 

@@ -289,7 +289,7 @@ def test_the_same_facts_give_the_same_plan() -> None:
 @pytest.mark.parametrize(("version", "driver"), [(1, "cgroupfs"), (2, "systemd")])
 def test_containers_take_the_cgroup_driver_of_the_host(version: int, driver: str) -> None:
     plan = planned({"provider": "docker"}, replace(DEBIAN, cgroup=version))  # type: ignore[arg-type]
-    assert plan.facts.cgroup_driver == driver
+    assert (plan.facts.cgroup, plan.facts.cgroup_driver) == (version, driver)
 
 
 @pytest.mark.parametrize("provider", ["virtualbox", "libvirt"])
@@ -299,7 +299,7 @@ def test_machines_have_a_kernel_of_their_own(provider: ProviderName, version: in
     facts = planned({"provider": provider}, host).facts
     assert facts.own_kernel
     assert facts.conntrack_tunable
-    assert facts.cgroup_driver == "systemd"
+    assert (facts.cgroup, facts.cgroup_driver) == (2, "systemd")
     assert not facts.restrict_oom_score_adj
 
 
