@@ -37,10 +37,10 @@ def plan(_c: Context, lab: str = "", files: bool = False, supply: str = "") -> N
     cli.plan(lab, files=files, supply=supply)
 
 
-@task(help={"lab": LAB["lab"]})
-def versions(_c: Context, lab: str = "") -> None:
+@task(help={"lab": LAB["lab"], "everything": "every version, not only the newest"})
+def versions(_c: Context, lab: str = "", everything: bool = False) -> None:
     """Show the versions that are known, what this lab gets, and what goes with what."""
-    cli.versions(lab)
+    cli.versions(lab, everything=everything)
 
 
 @task(

@@ -121,18 +121,18 @@ def lock(lab: str, *, upgrade: str | bool, yes: bool, supply: str) -> None:
         console.print(f"{path}: {len(lines)} changes" if lines else f"{path}")
 
 
-def versions(lab: str) -> None:
+def versions(lab: str, *, everything: bool) -> None:
     """Print the catalog: what this lab gets, what there is, and what goes with what."""
     with session(Options(lab=lab)) as (it, console):
         known, made, error = it.versions()
         gets = made.versions if made else {}
         console.rows(
             (
-                [name, gets.get(name, "-"), *_known(component)]
+                [name, gets.get(name, "-"), *_known(component, everything=everything)]
                 for name, component in known.components.items()
                 if component.kind != "word"
             ),
-            ("component", "this lab", "known versions", "supplies"),
+            ("component", "this lab", "known versions, by supply"),
         )
         console.print()
         console.rows(
@@ -162,7 +162,7 @@ def diff(one: str, other: str) -> None:
 def _software(which: str) -> nodes.Software:
     """Read a record, or ask a lab: ``which`` is a file, a folder with labs, or a lab's name."""
     path = Path(which)
-    if path.is_file() and path.suffix == ".json":
+    if path.is_file():
         return nodes.load(path)
     if path.parent.name == ".lab" and path.is_dir():
         return Lab(Options(lab=path.name, root=path.parent.parent)).software()
@@ -171,11 +171,20 @@ def _software(which: str) -> nodes.Software:
     return Lab(Options(lab=which)).software()
 
 
-def _known(component: catalog.Component) -> list[str]:
-    versions = [release.version for release in reversed(component.releases)]
-    more = ", …" if len(versions) > SHOWN else ""
-    supplies = dict.fromkeys(s for r in component.releases for s in r.supplies if s != "bundle")
-    return [", ".join(versions[:SHOWN]) + more, ", ".join(supplies)]
+def _known(component: catalog.Component, *, everything: bool) -> list[str]:
+    """Give the versions of each supply: ``packages: 1.20.2; upstream: 1.37.2, …``."""
+    parts = []
+    for supply in ("packages", "upstream", ""):
+        known = [
+            r.version
+            for r in reversed(component.releases)
+            if (supply in r.supplies if supply else not r.supplies)
+        ]
+        shown = known if everything else known[:SHOWN]
+        more = ["…"] if len(shown) < len(known) else []
+        if known:
+            parts.append((f"{supply}: " if supply else "") + ", ".join([*shown, *more]))
+    return ["; ".join(parts)]
 
 
 def _expression(parts: Mapping[str, str]) -> str:

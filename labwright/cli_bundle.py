@@ -9,8 +9,9 @@ from labwright.bundle import Manifest
 from labwright.cli import end, printing, session
 from labwright.errors import SupplyError
 from labwright.lab import Options
-from labwright.tools import bundles
+from labwright.tools import bundles, workdir
 from labwright.tools.bundle_serve import serving_bundle
+from labwright.tools.download import Http
 
 
 def make(lab: str, to: str, *, yes: bool, verbose: bool) -> None:
@@ -59,7 +60,9 @@ def show(bundle: str, *, files: bool) -> None:
 def serve(bundle: str, address: str, port: int) -> None:
     """Serve a bundle until Ctrl-C."""
     with printing() as console:
-        folder = Path(bundle).expanduser()
+        cache = workdir.cache() / "bundles"
+        with Http() as http:
+            folder = bundles.opened(bundle, cache, http, console.print)
 
         def told(client: str, path: str, count: int) -> None:
             console.print(f"{client} {count / 1e6:.1f} MB {path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -23,9 +24,18 @@ _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07|[\x00-\x08\x0b-\x1f\x7f]")
 
 
+# How the user called us; messages are written for the folder of the checkout.
+_COMMAND = os.environ.get("LABWRIGHT_COMMAND", "./invokew")
+
+
+def _own(text: str) -> str:
+    """Mask secrets, drop control characters, and name the command as the user typed it."""
+    return _CONTROL.sub("", mask(text)).replace("./invokew", _COMMAND)
+
+
 def _plain(text: str) -> str:
-    """Mask secrets, drop another tool's control characters, and take no word for markup."""
-    return escape(_CONTROL.sub("", mask(text)))
+    """As :func:`_own`, and take no word for markup."""
+    return escape(_own(text))
 
 
 class Console:
@@ -87,7 +97,7 @@ class Console:
         head = f"[{style}]{finding.level}[/]: {_plain(where + finding.what)}"
         self._rich.print(head)
         for word, text in (("why", finding.why), ("fix", finding.fix), ("see", finding.docs)):
-            for line in mask(text).splitlines():
+            for line in _own(text).splitlines():
                 self._rich.print(f"  [dim]{word}:[/] {escape(line)}")
 
     def ask(self, question: str) -> bool:
@@ -112,7 +122,7 @@ class Console:
             self._on_say(event)
 
     def _on_say(self, event: Event) -> None:
-        text = _CONTROL.sub("", mask(event.text))
+        text = _own(event.text)
         if self._live and self._spinner:
             spent = f"{time.monotonic() - self._started:.0f} s"
             line = Text.assemble(self._title, ("  " + text, "dim"), (f"  {spent}", "dim"))

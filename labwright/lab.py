@@ -109,7 +109,7 @@ class Lab:
         """Give the plan, each phase's outline and the rendered files; touch nothing."""
         run = self._wanted()
         facts = preflight.measure(self.tools, run.spec)
-        made = preflight.make(run, facts, preflight.open_bundle(run))
+        made = preflight.make(run, facts, preflight.peek_bundle(run))
         run.settle(preflight.with_kept_pins(run, made))
         outlines = [(phase.title(run), _outline(phase, run)) for phase in UP]
         return run.plan, outlines, render.files(run.plan, stock(run))
@@ -139,7 +139,7 @@ class Lab:
         run = self._wanted()
         facts = preflight.measure(self.tools, run.spec)
         try:
-            return catalog.load(), preflight.make(run, facts, preflight.open_bundle(run)), None
+            return catalog.load(), preflight.make(run, facts, preflight.peek_bundle(run)), None
         except LabError as error:
             return catalog.load(), None, error
 
@@ -166,7 +166,7 @@ class Lab:
             for finding in provider.probe(facts)
         ]
         try:
-            made = preflight.make(run, facts, preflight.open_bundle(run))
+            made = preflight.make(run, facts, preflight.peek_bundle(run))
         except LabError as error:
             return facts, [*found, *error.findings]
         sentences = preflight.lacking(made, facts, self.tools).sentences()

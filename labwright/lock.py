@@ -110,7 +110,19 @@ def read(text: str, where: str = "lab.lock") -> Locked:
 
 def text(content: Mapping[str, Any]) -> str:
     """Write a lock's content down."""
-    return HEAD + yaml.safe_dump(dict(content), sort_keys=False, width=100)
+    return HEAD + yaml.dump(dict(content), Dumper=_Dumper, sort_keys=False, width=100)
+
+
+class _Dumper(yaml.SafeDumper):
+    """A SafeDumper that writes a key as the lines it has."""
+
+
+def _lines(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in value else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style)
+
+
+_Dumper.add_representer(str, _lines)
 
 
 def content(plan: Plan, stock: Stocked) -> dict[str, Any]:
@@ -120,7 +132,7 @@ def content(plan: Plan, stock: Stocked) -> dict[str, Any]:
         "provider": plan.provider,
         "supply": plan.origin,
         "guest": plan.guest,
-        "versions": dict(plan.versions),
+        "versions": dict(sorted(plan.versions.items())),
         "network": {
             "subnet": str(plan.subnet),
             "pods": str(plan.pods),
@@ -138,7 +150,9 @@ def content(plan: Plan, stock: Stocked) -> dict[str, Any]:
             }
             for n in plan.nodes
         },
+        "schedule_on_control_planes": plan.schedule_on_control_planes,
         "addons": list(plan.addons),
+        "mirrors": dict(plan.wanted.registries),
         **({"box": asdict(plan.box)} if plan.box else {}),
         **_sources(plan),
         "packages": dict(stock.packages),
@@ -159,10 +173,13 @@ def bundled(content: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, An
 def drift(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Say how ``new`` differs from ``old``, a line each: ``versions.etcd: 3.4.23 → 3.6.8``.
 
-    What is empty in ``new`` is not known yet, and no difference.
+    Software that ``new`` does not name is not known yet, and no difference.
     """
     pairs = {key: (old.get(key), new.get(key)) for key in (*old, *new) if key not in OWN}
-    known = {key: pair for key, pair in pairs.items() if pair[1] not in ({}, None)}
+    known = {key: pair for key, pair in pairs.items() if pair[1] is not None}
+    for key in SOFTWARE:
+        if not known.get(key, (None, None))[1]:
+            known.pop(key, None)
     return [line for key, (was, now) in known.items() for line in _differ(key, was, now)]
 
 

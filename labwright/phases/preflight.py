@@ -18,13 +18,15 @@ from labwright.providers import PROVIDERS
 from labwright.recipes import HOST_PACKAGES, pins
 from labwright.render import ROOT
 from labwright.software import Bundled, Inputs, coredns_key
-from labwright.tools import apt, bundles, host, workdir
+from labwright.tools import apt, bundle_fetch, bundles, host, workdir
 from labwright.tools.bundle_files import manifest_of
 from labwright.tools.docker import DENIED, denied
 from labwright.tools.download import Http
 
 # Cold: Kubernetes' tree and objects, the roots and images. Warm: three nodes' /var and logs.
 DISK_COLD, DISK_WARM = 14 * 1024, 4 * 1024
+# A plan is asked for now; in seconds.
+PATIENCE = 5.0
 COREDNS_MODULE = "github.com/coredns/coredns"
 
 
@@ -66,7 +68,9 @@ class Preflight:
     def outline(self, run: Run) -> list[str]:
         """Say what would be installed and started."""
         facts = measure(run.tools, run.spec)
-        return lacking(run.plan, facts, run.tools).sentences() or ["the host lacks nothing"]
+        said = lacking(run.plan, facts, run.tools).sentences() or ["the host lacks nothing"]
+        asks = run.plan.supply == "upstream" and run.plan.pins is None
+        return [*said, *(["ask package sources and registries for digests"] if asks else [])]
 
     def execute(self, run: Run) -> None:
         """Measure, mend with consent, measure again, ask vendors, settle.
@@ -76,15 +80,17 @@ class Preflight:
         bundled = open_bundle(run)
         facts = measure(run.tools, run.spec)
         made = make(run, facts, bundled)
+        refuse_drift(run, lock.content(made, Stocked()))
+        _refuse_taken_name(run, made, facts)
         missing = lacking(made, facts, run.tools)
         if missing:
             _mend(run, missing, facts)
             facts = measure(run.tools, run.spec)
             made = make(run, facts, bundled)
         made = _pinned(run, made, facts)
+        refuse_drift(run, lock.content(made, Stocked()))
         _check_disk(made, facts, run.tools)
         run.settle(made)
-        refuse_drift(run, lock.content(made, Stocked()))
         for warning in made.warnings:
             run.finding(warning)
         told = {"provider", "supply", "kubernetes", "subnet"}
@@ -119,9 +125,26 @@ def make(run: Run, facts: HostFacts, bundled: Bundled | None = None) -> Plan:
     )
 
 
+def peek_bundle(run: Run) -> Bundled | None:
+    """Read what :func:`open_bundle` would open, without fetching or unpacking it."""
+    where = _bundle_of(run)
+    if not where:
+        return None
+    if "://" in where:
+        with Http(PATIENCE) as http:
+            manifest = bundle_fetch.manifest_at(where, workdir.cache() / "bundles", http)
+    else:
+        manifest = bundles.manifest(Path(where))
+    return Bundled(where, manifest, run.tools.store.same(manifest.entries))
+
+
+def _bundle_of(run: Run) -> str:
+    return run.spec.bundle or (_made_from(run) if run.spec.supply is None else "")
+
+
 def open_bundle(run: Run) -> Bundled | None:
     """Open the bundle that lab.yaml names, or that the lab was made from. Raises SupplyError."""
-    where = run.spec.bundle or (_made_from(run) if run.spec.supply is None else "")
+    where = _bundle_of(run)
     if not where:
         return None
     with Http() as http:
@@ -161,6 +184,12 @@ def _pinned(run: Run, made: Plan, facts: HostFacts) -> Plan:
     return plan.pinned(made, found, roles_digest(ROOT))
 
 
+def _refuse_taken_name(run: Run, made: Plan, facts: HostFacts) -> None:
+    """Raise BootError before anything is done where another folder's lab has the name."""
+    if PROVIDERS[made.provider].caps.own_network and facts.docker_api:
+        run.tools.docker.refuse_taken(plan.network_name(made.name), run.workdir.path)
+
+
 def refuse_drift(run: Run, content: Mapping[str, Any]) -> None:
     """In a strict run, raise SupplyError for each way in which a lab differs from its lab.lock."""
     if not run.strict:
@@ -172,10 +201,9 @@ def refuse_drift(run: Run, content: Mapping[str, Any]) -> None:
         raise SupplyError(Finding("supply.no-lock", "error", what, fix=fix))
     lines = lock.drift(run.locked.content, content)
     if lines:
-        what = f"the lab would differ from {name} in {len(lines)} places"
-        fix = "./invokew lab.lock --upgrade moves it on; a bundle keeps what vendors remove"
-        finding = Finding("supply.drift", "error", what, "; ".join(lines[:5]), fix)
-        raise SupplyError(finding, lines)
+        what = f"the lab would differ from {name}"
+        fix = "take the change back, or move on: ./invokew lab.lock, or lab.lock --upgrade"
+        raise SupplyError(Finding("supply.drift", "error", what, "\n".join(lines), fix))
 
 
 def roles_digest(root: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from labwright import lock, render
-from labwright.locate import save_plan
+from labwright.locate import read_lock, save_plan
 from labwright.phases.base import Run
 from labwright.phases.fetch import stock
 from labwright.phases.preflight import refuse_drift
@@ -31,11 +31,15 @@ class RenderFiles:
 
     def outline(self, run: Run) -> list[str]:
         """Name the files."""
-        return [f"write .lab/{run.plan.name}/{path}" for path in self._files(run)]
+        ours = [f"write .lab/{run.plan.name}/{path}" for path in self._files(run)]
+        return [f"write {run.lock_file}", *ours]
 
     def execute(self, run: Run) -> None:
         """Write those that differ. Raises HostError; SupplyError for a lab.lock that is held to."""
-        changed = [*write_lock(run), *run.workdir.write(self._files(run))]
+        changed, lines = write_lock(run)
+        for line in lines:
+            run.say(line)
+        changed += [n for n in run.workdir.write(self._files(run)) if n != "lab.lock"]
         run.workdir.write({"source": run.spec.source})
         save_plan(run.workdir, run.plan)
         run.conclude(", ".join(changed) or "nothing changed")
@@ -50,9 +54,10 @@ class RenderFiles:
 def lock_content(run: Run) -> dict[str, Any]:
     """Give what lab.lock says of a lab; of one from a bundle, what that bundle's lock says."""
     content = lock.content(run.plan, stock(run))
-    if not run.plan.bundle:
+    folder = Path(run.plan.bundle)
+    if not run.plan.bundle or not folder.is_dir():  # none, or one that a plan has only looked at
         return content
-    _manifest, text = bundles.read(Path(run.plan.bundle))
+    _manifest, text = bundles.read(folder)
     return lock.bundled(content, lock.read(text).content)
 
 
@@ -76,18 +81,20 @@ class WriteLock:
 
     def execute(self, run: Run) -> None:
         """Write it where it differs. Raises HostError, SupplyError."""
-        run.conclude("written" if write_lock(run) else "nothing changed")
+        run.conclude("written" if write_lock(run)[0] else "nothing changed")
 
 
-def write_lock(run: Run) -> list[str]:
-    """Write lab.lock beside lab.yaml and give its name if that changed it.
+def write_lock(run: Run) -> tuple[list[str], list[str]]:
+    """Write lab.lock beside lab.yaml; give its path if that changed it, and how it did.
 
-    Raises SupplyError in a strict run that would change it.
+    A strict run leaves it as it is. Raises SupplyError where that would change a lab.
     """
     content = lock_content(run)
     refuse_drift(run, content)
-    if run.lock_file is None or not write(run.lock_file, lock.text(content)):
-        return []
-    for line in lock.drift(run.locked.content, content) if run.locked.content else []:
-        run.say(f"{run.lock_file.name}: {line}")
-    return [str(run.lock_file.name)]
+    if run.lock_file is None or run.strict:
+        return [], []
+    before = read_lock(run.lock_file).content
+    if not write(run.lock_file, lock.text(content)):
+        return [], []
+    lines = lock.drift(before, content) if before else []
+    return [str(run.lock_file)], [f"{run.lock_file.name}: {line}" for line in lines]

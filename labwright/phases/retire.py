@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from labwright.errors import BootError, Finding, HostError, LabError, SpecError
 from labwright.locate import read_plan
-from labwright.model import Plan
+from labwright.model import Plan, Size
 from labwright.phases.base import Run
 from labwright.tools.ssh import Ssh
 from labwright.tools.vagrant import Vagrant
@@ -44,6 +44,11 @@ class Retire:
         if made is None:
             return
         gone = leftover(made, run.plan)
+        question = f"lab.yaml has no {', '.join(gone)} any more: drain, delete and destroy?"
+        if not run.consent(question):
+            what = f"{', '.join(gone)} would be destroyed, with what is on its disk"
+            fix = "answer yes, give --yes, or put the workers back into lab.yaml"
+            raise HostError(Finding("host.no-consent", "error", what, "not confirmed", fix))
         ssh = Ssh(run.tools.shell, run.workdir.ssh_config)
         for name in gone:
             run.say(f"drain {name}")
@@ -90,12 +95,16 @@ def refuse_changes(made: Plan, wanted: Plan) -> None:
         "network.pods": (str(made.pods), str(wanted.pods)),
         "network.services": (str(made.services), str(wanted.services)),
     }
+    before = {node.name: node.size for node in made.nodes}
+    for node in wanted.nodes:
+        if node.name in before:
+            fixed[f"nodes.{node.name}"] = (_size(before[node.name]), _size(node.size))
     found = [
         Finding(
             "spec.cannot-change",
             "error",
             f"{new} is asked for, and the lab was made with {old}",
-            "a cluster keeps these for life",
+            "a cluster and its machines keep these for life",
             f"put {old} back, or ./invokew lab.destroy and lab.up",
             key,
         )
@@ -104,6 +113,10 @@ def refuse_changes(made: Plan, wanted: Plan) -> None:
     ]
     if found:
         raise SpecError(found)
+
+
+def _size(size: Size) -> str:
+    return f"{size.cpus} CPU, {size.memory} MiB memory, {size.disk} MiB disk"
 
 
 def _made(run: Run) -> Plan | None:

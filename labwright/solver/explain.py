@@ -181,11 +181,19 @@ def _offer(space: Space, found: Nearest, about: Sequence[str]) -> str:
     """Write one set: what the user named and what the conflict is about, and what it keeps."""
     wishes = space.problem.wishes
     named = [n for n in found.versions if n in wishes or n in about] or [*found.versions][:1]
-    shown = [f"{n} {found.versions[n]}" for n in named]
+    shown = _as_yaml({n: found.versions[n] for n in named})
     without = f" without {', '.join(found.dropped)}" if found.dropped else ""
     kept = [n for n in wishes if n not in found.changed and n not in found.dropped]
     keeps = f" (keeps {', '.join(kept)})" if kept and not without else ""
-    return f"{' + '.join(shown)}{without}{keeps}"
+    return f"{shown}{without}{keeps}"
+
+
+def _as_yaml(chosen: Mapping[str, str]) -> str:
+    """Write versions as lab.yaml has them, on one line."""
+    parts = {n: f'{n}: "{v}"' for n, v in chosen.items()}
+    own = [text for n, text in parts.items() if key(n) == n]
+    below = [text for n, text in parts.items() if key(n) != n]
+    return ", ".join([*own, *([f"versions: {{{', '.join(below)}}}"] if below else [])])
 
 
 def key(name: str) -> str:

@@ -32,20 +32,28 @@ def fetch(
     address, pin = _parts(where)
     if pin and _kept(cache / pin, pin):
         return cache / pin
-    manifest = _manifest(address, http)
-    if pin not in {"", manifest.digest}:
-        raise problem(
-            "another",
-            f"{shown(address)} has another bundle than the one asked for",
-            f"its digest is {manifest.digest}, not {pin}",
-            "ask its owner for the address with the digest, or leave out #sha256=",
-        )
+    manifest = manifest_at(where, cache, http)
     folder = cache / manifest.digest
     if not whole(folder, manifest):
         say(f"get {manifest.size / 1e6:.0f} MB from {shown(address)}")
         with held(folder, say):
             _fill(manifest, address, folder, http, progress)
     return folder
+
+
+def manifest_at(where: str, cache: Path, http: Http) -> Manifest:
+    """Give the manifest of the bundle at a URL, and fetch nothing else. Raises SupplyError."""
+    address, pin = _parts(where)
+    kept = manifest_of(cache / pin) if pin and _kept(cache / pin, pin) else None
+    manifest = kept or _manifest(address, http)
+    if pin not in {"", manifest.digest}:
+        raise problem(
+            "another",
+            f"{shown(address)} has another bundle than the one asked for",
+            f"its digest is {manifest.digest}, not {pin}",
+            "ask its owner for the address with its digest",
+        )
+    return manifest
 
 
 def _parts(where: str) -> tuple[str, str]:

@@ -50,7 +50,7 @@ def damaged(path: str, sort: str, where: Path) -> Finding:
         "error",
         f"{path} is not what the bundle's manifest says",
         SORTS[sort],
-        "remove it and run the same command again, or copy it again from where it was made",
+        "copy the bundle again; or where it was made, remove that file and run bundle.make again",
         str(where),
     )
 

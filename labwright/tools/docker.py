@@ -90,16 +90,21 @@ class Docker:
             labels = (f"--label={FOLDER_LABEL}={folder}", f"--label={LAB_LABEL}={folder.name}")
             self._run("network", "create", *options, *labels, name)
             return True
-        has, owner = there
+        self.refuse_taken(name, folder)
+        has, _owner = there
+        if has != subnet:
+            what = f"the Docker network {name} has {has}, and the plan says {subnet}"
+            raise BootError(Finding("boot.network", "error", what, fix="./invokew lab.destroy"))
+        return False
+
+    def refuse_taken(self, name: str, folder: Path) -> None:
+        """Raise BootError when the network of that name is another folder's."""
+        _subnet, owner = self.network(name) or ("", str(folder))
         if owner != str(folder):
             what = f"the Docker network {name} belongs to {owner or 'something else'}"
             why = "a lab of the same name was made there"
             fix = "set another name in lab.yaml, or ./invokew lab.destroy there"
             raise BootError(Finding("boot.name-taken", "error", what, why, fix, "name"))
-        if has != subnet:
-            what = f"the Docker network {name} has {has}, and the plan says {subnet}"
-            raise BootError(Finding("boot.network", "error", what, fix="./invokew lab.destroy"))
-        return False
 
     def network(self, name: str) -> tuple[str, str] | None:
         """Give a network's subnet and its lab's folder, or ``None`` where there is none."""

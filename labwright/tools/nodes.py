@@ -61,8 +61,16 @@ def load(path: Path) -> Software:
 def differences(one: Software, other: Software) -> Iterator[tuple[str, str, str, str]]:
     """Give ``(node, name, here, there)`` for what is not the same; empty where it is missing."""
     for node in dict.fromkeys((*one, *other)):
-        for kind in ("packages", "images"):
-            here, there = (side.get(node, {}).get(kind, {}) for side in (one, other))
-            for name in sorted({*here, *there}):
-                if here.get(name) != there.get(name):
-                    yield node, name, here.get(name, ""), there.get(name, "")
+        if node in one and node in other:
+            for kind in ("packages", "images"):
+                for found in _differ(one[node][kind], other[node][kind]):
+                    yield node, *found
+        else:
+            there = ("there", "") if node in one else ("", "there")
+            yield node, "the whole node", *there
+
+
+def _differ(here: Mapping[str, str], there: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    for name in sorted({*here, *there}):
+        if here.get(name) != there.get(name):
+            yield name, here.get(name, ""), there.get(name, "")

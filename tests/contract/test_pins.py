@@ -462,7 +462,7 @@ def test_a_lock_spares_the_next_run_the_questions(vendors: Vendors, tmp_path: Pa
     made = planned(vendors.raw(), online(DEBIAN))
     first = run_of(tmp_path, locked=read_lock(path), lock_file=path)
     first.settle(_pinned(first, made, DEBIAN))
-    assert write_lock(first) == ["lab.lock"]
+    assert write_lock(first) == ([str(path)], [])
     assert first.plan.pins
     save_plan(first.workdir, first.plan)
     vendors.repos.server.seen.clear()
@@ -472,7 +472,7 @@ def test_a_lock_spares_the_next_run_the_questions(vendors: Vendors, tmp_path: Pa
     again = planned(vendors.raw(), online(DEBIAN), locked=second.locked)
     second.settle(_pinned(second, again, DEBIAN))
     assert vendors.repos.server.seen == vendors.door.seen == []
-    assert write_lock(second) == []
+    assert write_lock(second) == ([], [])
     assert (second.plan.pins, second.plan.node_image) == (first.plan.pins, first.plan.node_image)
 
 
@@ -488,7 +488,7 @@ def test_the_same_lock_gives_the_same_lab_elsewhere(vendors: Vendors, tmp_path: 
     made = planned(vendors.raw(), online(DEBIAN), locked=there.locked)
     there.settle(_pinned(there, made, DEBIAN))
     assert vendors.repos.server.requests("InRelease")
-    assert write_lock(there) == []
+    assert write_lock(there) == ([], [])
     assert lock.content(there.plan, lock.Stocked()) == lock.content(here.plan, lock.Stocked())
 
 
@@ -508,6 +508,6 @@ def test_a_strict_run_refuses_what_vendors_have_replaced(vendors: Vendors, tmp_p
         with pytest.raises(SupplyError) as caught:
             write_lock(there)
         assert caught.value.findings[0].id == "supply.drift"
-        assert "packages.kubelet: 1.20.2-1 → 1.20.2-2" in caught.value.details
+        assert "packages.kubelet: 1.20.2-1 → 1.20.2-2" in caught.value.findings[0].why
     finally:
         (vendors.folder / old.name).rename(old)

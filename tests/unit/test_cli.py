@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,10 +19,12 @@ from labwright.lab import Lab, Options
 from labwright.locate import save_plan
 from labwright.software import Bundled
 from labwright.tools import bundles
+from labwright.tools.download import Http
 from labwright.tools.nodes import RECORD, dump
 from labwright.tools.store import Store
 from labwright.tools.workdir import Workdir
 from tests.fakes import DEBIAN, manifest, online, planned, upstream
+from tests.vendors import Faulty
 
 SOFTWARE = {"cp1": {"packages": {"kubelet": "1.36.4-1.1", "socat": "1.7.4"}, "images": {}}}
 
@@ -87,6 +91,12 @@ def test_two_different_labs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert ["cp1", "kubelet", "1.36.4-1.1", "1.36.3-1.1"] in rows
     assert ["cp1", "socat", "1.7.4", "-"] in rows
     assert rows[-1] == ["2", "differences"]
+
+
+def test_a_record_may_have_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = (recorded(tmp_path / name, SOFTWARE) for name in ("before", "after.txt"))
+    cli.diff(one, two)
+    assert capsys.readouterr().out == "same packages and images on every node\n"
 
 
 def test_what_is_no_record_is_a_mistake_of_the_user(
@@ -177,12 +187,23 @@ def test_each_choice_is_printed_with_its_reason(capsys: pytest.CaptureFixture[st
 
 def test_a_component_shows_its_newest_versions_and_where_they_are() -> None:
     known = catalog.load().components
-    newest, supplies = cli._known(known["kubernetes"])
-    assert newest.split(", ")[0] == known["kubernetes"].releases[-1].version
-    assert newest.count(",") == cli.SHOWN
-    assert newest.endswith(", …")
-    assert sorted(supplies.split(", ")) == ["packages", "upstream"]
-    assert cli._known(known["runc"]) == ["1.1.5", "packages"]
+    (shown,) = cli._known(known["kubernetes"], everything=False)
+    packages, upstream = shown.split("; ")
+    assert packages == "packages: 1.20.2"
+    assert upstream.startswith(f"upstream: {known['kubernetes'].releases[-1].version}, ")
+    assert upstream.count(",") == cli.SHOWN
+    assert upstream.endswith(", …")
+    assert cli._known(known["runc"], everything=False) == ["packages: 1.1.5"]
+    assert cli._known(known["vagrant"], everything=False) == ["2.4.9, 2.4.2, 2.3.4"]
+
+
+@pytest.mark.parametrize("name", ["kubernetes", "rancher", "runc", "helm"])
+def test_every_version_of_a_component_is_shown_on_request(name: str) -> None:
+    component = catalog.load().components[name]
+    (shown,) = cli._known(component, everything=True)
+    assert "…" not in shown
+    found = {word.strip(",;") for word in shown.split() if not word.endswith(":")}
+    assert found == {release.version for release in component.releases}
 
 
 def test_a_constraint_reads_as_words() -> None:
@@ -216,13 +237,22 @@ def test_a_lab_that_is_up_is_told_of_in_the_end(
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
+    return made_bundle(tmp_path, tmp_path / "bundle")
+
+
+def packed(bundle: Path) -> Path:
+    """Give the same bundle as one file."""
+    return made_bundle(bundle.parent, bundle.with_name("bundle.tar.zst"))
+
+
+def made_bundle(folder: Path, target: Path) -> Path:
     def build(_work: Path, out: Path) -> None:
         (out / "kubelet.deb").write_bytes(b"deb" * 1000)
 
-    made = Store(tmp_path / "store").ensure("apt-0", build)
+    made = Store(folder / "store").ensure("apt-0", build)
     bundles.make(
         {"apt": ("apt-0", made)},
-        tmp_path / "bundle",
+        target,
         lab="class-7",
         versions={"kubernetes": "1.36.4"},
         facts={"provider": "docker", "guest": "debian-12", "arch": "x86_64", "supply": "upstream"},
@@ -230,7 +260,7 @@ def bundle(tmp_path: Path) -> Path:
         say=lambda _text: None,
         progress=lambda _done, _total: None,
     )
-    return tmp_path / "bundle"
+    return target
 
 
 def test_a_sound_bundle(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -261,6 +291,34 @@ def test_a_bundle_says_what_it_holds(
     for words in ("class-7", "kubernetes 1.36.4", "debian-12", "apt"):
         assert words in said
     assert ("apt/kubelet.deb" in said) is files
+
+
+@pytest.mark.parametrize("form", ["folder", "archive", "address"])
+def test_a_bundle_of_any_form_is_served(
+    tmp_path: Path,
+    bundle: Path,
+    form: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made = bundles.manifest(bundle)
+    got: list[tuple[bytes, bytes]] = []
+
+    def look(_seconds: float) -> None:
+        """Ask what is served now, and press Ctrl-C."""
+        (url,) = re.findall(r" at (http://\S+);", capsys.readouterr().out)
+        with Http() as http:
+            got.append((http.get(f"{url}/bundle.json"), http.get(f"{url}/apt/kubelet.deb")))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli_bundle, "time", SimpleNamespace(sleep=look))
+    with Faulty(bundle) as other:
+        where = {"folder": str(bundle), "archive": str(packed(bundle)), "address": other.url}[form]
+        assert ended(lambda: cli_bundle.serve(where, "127.0.0.1", 0)) == 0
+    assert got == [((bundle / "bundle.json").read_bytes(), b"deb" * 1000)]
+    kept = tmp_path / "cache/labwright/bundles" / made.digest
+    assert kept.is_dir() is (form != "folder")
 
 
 @pytest.mark.parametrize("command", [cli_bundle.verify, lambda b: cli_bundle.show(b, files=True)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import sys
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -13,6 +14,8 @@ from rich.console import Console as Rich
 from labwright.console import Console
 from labwright.errors import BootError, Finding
 from labwright.events import MASK, Event
+from labwright.render import ROOT
+from labwright.tools.shell import Shell
 
 TOKEN = "abcdef.0123456789abcdef"
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
@@ -159,6 +162,41 @@ def test_an_error_says_what_why_and_how_to_mend_it() -> None:
         "  the tool's last words:",
         "  | vagrant said",
         "  | no",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ({"LABWRIGHT_COMMAND": "/opt/labs [7]/invokew"}, "/opt/labs [7]/invokew"),
+        ({}, "./invokew"),
+    ],
+    ids=["typed", "not known"],
+)
+def test_a_command_is_named_as_the_user_typed_it(
+    typed: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = """
+from labwright.console import Console
+from labwright.errors import BootError, Finding
+from labwright.events import Event
+
+console = Console()
+console.print("next: ./invokew lab.status")
+console.rows([["./invokew lab.ssh"]])
+console(Event("say", "./invokew lab.up"))
+console.error(BootError(Finding("x", "error", "no", "because", "./invokew lab.destroy")))
+"""
+    monkeypatch.delenv("LABWRIGHT_COMMAND", raising=False)
+    env = {"COLUMNS": "200", **typed}
+    out = Shell().run([sys.executable, "-c", program], cwd=ROOT, env=env).out
+    assert [line.strip() for line in out.splitlines()] == [
+        f"next: {said} lab.status",
+        f"{said} lab.ssh",
+        f"{said} lab.up",
+        "error: no",
+        "why: because",
+        f"fix: {said} lab.destroy",
     ]
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from labwright import catalog
 from labwright.errors import SupplyError
-from labwright.lock import Locked, Stocked, content, drift, read, text
+from labwright.lock import SOFTWARE, Locked, Stocked, content, drift, read, text
 from labwright.model import ChartPin, DebPin, ImagePin, Pins, Plan
 from labwright.phases.fetch import stock
 from tests.fakes import DEBIAN, HOSTS, KEYED, STOCK, answers, online, planned, run_of, upstream
@@ -89,6 +89,13 @@ def test_a_lab_of_packages_has_no_pins() -> None:
 
 def test_the_same_lab_gives_the_same_text() -> None:
     assert text(locked(upstream(CHARTED))) == text(locked(upstream(CHARTED)))
+
+
+def test_versions_have_an_order_of_their_own() -> None:
+    made = upstream(CHARTED)
+    turned = replace(made, versions=dict(reversed([*made.versions.items()])))
+    assert text(locked(turned)) == text(locked(made))
+    assert [*locked(made)["versions"]] == sorted(made.versions)
 
 
 def test_a_lock_says_what_it_is_for() -> None:
@@ -228,6 +235,31 @@ def test_what_is_not_known_yet_is_no_difference() -> None:
     assert drift(before, unasked) == []
 
 
+@pytest.mark.parametrize("key", SOFTWARE)
+def test_software_that_is_not_named_is_no_difference(key: str) -> None:
+    before = locked(upstream(CHARTED))
+    assert before[key]
+    assert drift(before, {**before, key: {}}) == []
+
+
+@pytest.mark.parametrize(
+    ("raw", "line"),
+    [
+        ({"schedule_on_control_planes": True}, "schedule_on_control_planes: False → True"),
+        (
+            {"mirrors": {"registries": {"quay.io": "http://m.lan:5000"}}},
+            "mirrors.quay.io: none → http://m.lan:5000",
+        ),
+    ],
+    ids=["schedule_on_control_planes", "mirrors"],
+)
+def test_what_a_lab_was_asked_for_is_held_to(raw: dict[str, Any], line: str) -> None:
+    plain, asked = locked(upstream()), locked(upstream(raw))
+    assert drift(plain, asked) == [line]
+    name, _, change = line.partition(": ")
+    assert drift(asked, plain) == [f"{name}: {' → '.join(reversed(change.split(' → ')))}"]
+
+
 # --- moving on
 
 
@@ -243,10 +275,12 @@ def test_all_is_forgotten_but_the_network() -> None:
 def test_a_component_is_forgotten_with_its_packages_and_images() -> None:
     before = locked(upstream(CHARTED))
     after = Locked(before).without(["kubernetes"], KNOWN)
-    gone = {key: set(before[key]) - set(after.content[key]) for key in before if key != "addons"}
-    assert {
-        key: names for key, names in gone.items() if isinstance(before[key], dict) and names
-    } == {
+    gone = {
+        key: set(value) - set(after.content[key])
+        for key, value in before.items()
+        if isinstance(value, dict)
+    }
+    assert {key: names for key, names in gone.items() if names} == {
         "versions": {"kubernetes"},
         "packages": {"kubeadm", "kubelet", "kubectl"},
         "checksums": {"kubeadm", "kubelet", "kubectl"},
@@ -289,6 +323,13 @@ def test_forgetting_alters_no_lock_that_somebody_holds() -> None:
     copied = copy.deepcopy(before)
     Locked(before).without(["kubernetes", "etcd"], KNOWN)
     assert before == copied
+
+
+def test_a_key_is_written_as_the_lines_it_has() -> None:
+    key = locked(upstream())["sources"]["kubernetes"]["key"]
+    lines = [line.strip() for line in text(locked(upstream())).splitlines()]
+    start = lines.index("key: |") + 1
+    assert lines[start : start + len(key.splitlines())] == key.splitlines()
 
 
 def test_the_text_is_plain_yaml() -> None:

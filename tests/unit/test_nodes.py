@@ -48,8 +48,14 @@ def test_each_difference_has_its_node() -> None:
         ("cp1", "runc", "", "1.1.5"),
         ("cp1", "registry.k8s.io/pause:3.10.2", "sha256:aa", "sha256:bb"),
         ("w1", "kubelet", "1.36.4-1.1", ""),
-        ("w2", "kubelet", "", "1.36.4-1.1"),
+        ("w2", "the whole node", "", "there"),
     ]
+
+
+def test_a_node_that_one_side_has_is_one_row() -> None:
+    assert [*differences(ONE, {"cp1": ONE["cp1"]})] == [("w1", "the whole node", "there", "")]
+    bare: Software = {**ONE, "w2": {"packages": {}, "images": {}}}
+    assert [*differences(ONE, bare)] == [("w2", "the whole node", "", "there")]
 
 
 @given(LABS, LABS)

@@ -238,16 +238,26 @@ def locking(root: Path, plan: Plan, *, strict: bool = False) -> Run:
 
 def test_a_lock_is_written_once(tmp_path: Path) -> None:
     first = locking(tmp_path, upstream())
-    assert write_lock(first) == ["class.lock"]
-    assert first.sink.said() == []  # type: ignore[attr-defined]
-    assert write_lock(locking(tmp_path, upstream())) == []
+    assert write_lock(first) == ([str(tmp_path / "class.lock")], [])
+    assert write_lock(locking(tmp_path, upstream())) == ([], [])
     assert read_lock(tmp_path / "class.lock").pins == upstream().pins
 
 
 def test_what_changes_in_a_lock_is_told(tmp_path: Path) -> None:
     write_lock(locking(tmp_path, upstream()))
     run = locking(tmp_path, upstream({"workers": 1}))
-    assert write_lock(run) == ["class.lock"]
+    # An upgrade has forgotten all that it held: what counts is the file.
+    run.locked = lock.Locked()
+    changed, (line,) = write_lock(run)
+    assert changed == [str(tmp_path / "class.lock")]
+    assert line.startswith("class.lock: nodes.w2: ")
+
+
+def test_what_changes_in_a_lock_is_said_by_its_phase(tmp_path: Path) -> None:
+    write_lock(locking(tmp_path, upstream()))
+    run = locking(tmp_path, upstream({"workers": 1}))
+    run.wanted = spec.build({})
+    run_all([RenderFiles()], run)
     (line,) = run.sink.said()  # type: ignore[attr-defined]
     assert line.startswith("class.lock: nodes.w2: ")
 
@@ -255,15 +265,31 @@ def test_what_changes_in_a_lock_is_told(tmp_path: Path) -> None:
 def test_a_strict_run_writes_no_other_lock(tmp_path: Path) -> None:
     write_lock(locking(tmp_path, upstream()))
     before = (tmp_path / "class.lock").read_bytes()
-    assert write_lock(locking(tmp_path, upstream(), strict=True)) == []
+    assert write_lock(locking(tmp_path, upstream(), strict=True)) == ([], [])
     with pytest.raises(SupplyError) as caught:
         write_lock(locking(tmp_path, upstream({"workers": 1}), strict=True))
     assert caught.value.findings[0].id == "supply.drift"
     assert (tmp_path / "class.lock").read_bytes() == before
 
 
+def test_a_strict_run_leaves_the_lock_s_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "class.lock"
+    write_lock(locking(tmp_path, upstream()))
+    # Another Labwright bakes another image, and somebody has added a remark: the same lab.
+    other = {**read_lock(path).content, "node_image": "labwright/node:0", "store": {}}
+    path.write_text(f"# of class 7\n{lock.text(other)}")
+    before = path.read_bytes()
+    run = locking(tmp_path, upstream(), strict=True)
+    run.wanted = spec.build({})
+    run_all([RenderFiles()], run)
+    assert path.read_bytes() == before
+    assert run.summary == {"render": "Vagrantfile, inventory/hosts.yml"}
+    assert write_lock(locking(tmp_path, upstream())) == ([str(path)], [])
+    assert path.read_bytes() != before
+
+
 def test_a_made_lab_without_lab_yaml_writes_no_lock(tmp_path: Path) -> None:
-    assert write_lock(run_of(tmp_path, upstream())) == []
+    assert write_lock(run_of(tmp_path, upstream())) == ([], [])
     assert [*tmp_path.iterdir()] == []
 
 
@@ -282,7 +308,7 @@ def test_files_of_a_lab_are_written_with_its_lock(tmp_path: Path) -> None:
     run = locking(tmp_path, plan)
     run.wanted = spec.build({}, str(tmp_path / "class.yaml"))
     run_all([RenderFiles()], run)
-    names = ["class.lock", "Vagrantfile", "inventory/hosts.yml", "lab.lock"]
+    names = [str(tmp_path / "class.lock"), "Vagrantfile", "inventory/hosts.yml"]
     assert run.summary == {"render": ", ".join(names)}
     assert read_plan(run.workdir) == plan
     assert run.workdir.source() == str(tmp_path / "class.yaml")

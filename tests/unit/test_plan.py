@@ -137,7 +137,8 @@ def test_an_unknown_kubernetes_version_names_what_there_is(asked: str, supply: s
     assert asked in finding.what
     assert "1.20.2" in finding.why
     # The nearest that the supply has, which is not the same one for each.
-    assert ("kubernetes 1.20.2" if supply == "packages" else "kubernetes 1.30.14") in finding.fix
+    nearest = "1.20.2" if supply == "packages" else "1.30.14"
+    assert finding.fix == f'kubernetes: "{nearest}"'
 
 
 @pytest.mark.parametrize(

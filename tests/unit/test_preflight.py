@@ -10,34 +10,44 @@ from typing import Any
 import pytest
 
 from labwright import lock, spec
-from labwright.errors import HostError, SupplyError
+from labwright.errors import BootError, HostError, SupplyError
+from labwright.lab import Lab, Options
 from labwright.locate import save_plan
 from labwright.lock import Locked, Stocked
 from labwright.model import HostFacts, Plan, Tool
-from labwright.phases.base import Run, Tools
+from labwright.phases import preflight
+from labwright.phases.base import Run, Tools, run_all
 from labwright.phases.fetch import stock
 from labwright.phases.preflight import (
     DISK_COLD,
     DISK_WARM,
     GOALS,
     Lacking,
+    Preflight,
     _check_disk,
     _mend,
     _pinned,
+    _refuse_taken_name,
     lacking,
     open_bundle,
+    peek_bundle,
     refuse_drift,
     roles_digest,
     to_build,
     with_kept_pins,
 )
-from labwright.plan import pinned
-from labwright.recipes import HOST_PACKAGES
+from labwright.plan import network_name, pinned
+from labwright.recipes import HOST_PACKAGES, pins
 from labwright.render import ROOT
+from labwright.tools import bundle_fetch, bundles
+from labwright.tools.bundle_bytes import ignore
+from labwright.tools.bundle_serve import serving_bundle
 from labwright.tools.docker import Docker
+from labwright.tools.download import Http
 from labwright.tools.shell import Shell
 from labwright.tools.store import Store
 from tests.fakes import DEBIAN, HOSTS, KEYED, answers, online, planned, run_of, upstream
+from tests.vendors import Faulty
 
 ALL_PACKAGES = frozenset(package for packages in HOST_PACKAGES.values() for package in packages)
 READY = replace(DEBIAN, apt_installed=DEBIAN.apt_installed | ALL_PACKAGES)
@@ -323,9 +333,138 @@ def test_a_strict_run_refuses_each_difference(tmp_path: Path) -> None:
         refuse_drift(strict(tmp_path, locked), other)
     (finding,) = caught.value.findings
     assert finding.id == "supply.drift"
-    assert f"in {len(caught.value.details)} places" in finding.what
-    assert "versions.kubernetes: 1.36.4 → 1.35.8" in caught.value.details
-    assert [line for line in caught.value.details if line.startswith("nodes.w2: ")]
+    assert finding.what == "the lab would differ from class.lock"
+    lines = finding.why.splitlines()
+    assert lines == lock.drift(locked.content, other)
+    assert "versions.kubernetes: 1.36.4 → 1.35.8" in lines
+    assert [line for line in lines if line.startswith("nodes.w2: ")]
+    assert caught.value.details == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"schedule_on_control_planes": True}, "schedule_on_control_planes: False → True"),
+        (
+            {"mirrors": {"registries": {"quay.io": "http://m.lan:5000"}}},
+            "mirrors.quay.io: none → http://m.lan:5000",
+        ),
+    ],
+    ids=["schedule_on_control_planes", "mirrors"],
+)
+def test_a_strict_run_holds_to_what_was_asked_for(
+    tmp_path: Path, change: dict[str, Any], line: str
+) -> None:
+    run = strict(tmp_path, locked_by(upstream(), tmp_path))
+    with pytest.raises(SupplyError) as caught:
+        refuse_drift(run, lock.content(upstream(change), Stocked()))
+    assert caught.value.findings[0].why == line
+
+
+def on(monkeypatch: pytest.MonkeyPatch, host: HostFacts) -> None:
+    """Have every command measure this host."""
+    monkeypatch.setattr(preflight, "measure", lambda _tools, _spec: host)
+
+
+def mirrored(url: str) -> dict[str, Any]:
+    """A lab that takes its packages from one place."""
+    apt = {name: {"url": url, "key": "mirror.asc"} for name in ("kubernetes", "docker")}
+    return {"supply": "upstream", "mirrors": {"apt": apt}}
+
+
+def test_a_strict_run_that_differs_asks_nobody(
+    tmp_path: Path, tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on(monkeypatch, online(READY))
+    with Faulty(tmp_path) as vendor:
+        raw = mirrored(vendor.url)
+        run = strict(tmp_path, locked_by(upstream(raw), tmp_path))
+        run.tools = tools
+        run.wanted = spec.build({**raw, "workers": 1})
+        with pytest.raises(SupplyError) as caught:
+            run_all([Preflight()], run)
+        assert vendor.seen == []
+    assert caught.value.findings[0].id == "supply.drift"
+    assert caught.value.findings[0].why.startswith("nodes.w2: ")
+
+
+def test_a_strict_run_refuses_other_answers_before_it_fetches(
+    tmp_path: Path, tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on(monkeypatch, online(READY))
+    was = upstream(OFF)
+    assert was.pins
+    kubelet = replace(was.pins.packages["kubelet"], sha256="0" * 64)
+    now = replace(was.pins, packages={**was.pins.packages, "kubelet": kubelet})
+    monkeypatch.setattr(pins, "resolve", lambda *_asked: now)
+    run = strict(tmp_path, locked_by(was, tmp_path))
+    run.tools = tools
+    run.wanted = spec.build(OFF)
+    with pytest.raises(SupplyError) as caught:
+        run_all([Preflight()], run)
+    (finding,) = caught.value.findings
+    assert finding.id == "supply.drift"
+    assert finding.why.startswith("checksums.kubelet.sha256: ")
+
+
+# --- names
+
+
+class OneNetwork(StoppedDocker):
+    """A daemon with one network, made for a lab in some folder."""
+
+    def __init__(self, name: str, owner: Path | str) -> None:
+        super().__init__()
+        self.there = {name: ("10.9.0.0/24", str(owner))}
+
+    def network(self, name: str) -> tuple[str, str] | None:
+        return self.there.get(name)
+
+
+@pytest.mark.parametrize("owner", ["/home/other/.lab/lab", ""])
+def test_a_name_that_is_taken_is_refused_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: str
+) -> None:
+    bare = replace(DEBIAN, **{**FRESH, "docker_api": "1.41"})
+    on(monkeypatch, bare)
+    docker = OneNetwork(network_name("lab"), owner)
+    asked: list[str] = []
+
+    def no(question: str) -> bool:
+        asked.append(question)
+        return False
+
+    run = run_of(
+        tmp_path,
+        tools=Tools(Shell(), Store(tmp_path / "store"), docker),
+        wanted=spec.build({"supply": "packages"}),
+        consent=no,
+    )
+    with pytest.raises(BootError) as caught:
+        run_all([Preflight()], run)
+    (finding,) = caught.value.findings
+    assert (finding.id, finding.where) == ("boot.name-taken", "name")
+    assert (owner or "something else") in finding.what
+    assert asked == []
+    # The question about what this host lacks comes after.
+    free = replace(run, wanted=spec.build({"name": "free", "supply": "packages"}))
+    with pytest.raises(HostError):
+        run_all([Preflight()], free)
+    assert len(asked) == 1
+
+
+def test_a_name_is_a_folder_s_own(tmp_path: Path) -> None:
+    run = run_of(tmp_path, planned())
+    name = network_name("lab")
+    for owner, host, provider in (
+        (run.workdir.path, DEBIAN, "docker"),  # this lab's
+        ("/other", HOSTS["virtualbox"], "virtualbox"),  # which has no network of Docker's
+        ("/other", replace(DEBIAN, docker_api=None), "docker"),  # nobody to ask
+    ):
+        run.tools = replace(run.tools, docker=OneNetwork(name, owner))
+        _refuse_taken_name(run, planned({"provider": provider}, host), host)
+    with pytest.raises(BootError, match="belongs to /other"):
+        _refuse_taken_name(run, planned(), DEBIAN)
 
 
 def test_an_ordinary_run_may_differ(tmp_path: Path) -> None:
@@ -358,3 +497,145 @@ def test_a_lab_goes_on_with_the_bundle_that_it_was_made_from(tmp_path: Path) -> 
     assert str(tmp_path / "gone") in caught.value.findings[0].what
     named = run_of(tmp_path, wanted=spec.build({"supply": "packages"}))
     assert open_bundle(named) is None
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where bundles are unpacked and fetched to; it is not there yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/labwright/bundles"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """The bundle of an upstream lab, as a folder and beside it as one file."""
+    made = upstream()
+    store = Store(tmp_path / "far")
+    entries = {}
+    for id_ in ("base", "apt", "images", "host"):
+        key = f"{id_}-0123456789ab"
+        folder = store.ensure(key, content)
+        entries[id_] = (key, folder)
+    for target in (tmp_path / "bundle", tmp_path / "bundle.tar.zst"):
+        bundles.make(
+            entries,
+            target,
+            lab=made.name,
+            versions=made.versions,
+            facts={
+                "provider": made.provider,
+                "guest": made.guest,
+                "arch": "x86_64",
+                "supply": made.origin,
+                "addons": ",".join(made.addons),
+            },
+            lock=lock.text(lock.content(made, Stocked())),
+        )
+    return tmp_path / "bundle"
+
+
+def content(_work: Path, out: Path) -> None:
+    """Fill an entry of a store."""
+    (out / "x").write_text("x" * 1000)
+
+
+def asking(root: Path, where: object) -> Run:
+    return run_of(root, wanted=spec.build({"supply": f"bundle:{where}"}))
+
+
+def test_a_look_at_a_bundle_elsewhere_gets_its_manifest_only(
+    tmp_path: Path, bundle: Path, cache: Path
+) -> None:
+    with Faulty(bundle) as server:
+        run = asking(tmp_path, server.url)
+        peeked = peek_bundle(run)
+        assert [seen.path for seen in server.seen] == ["/bundle.json"]
+        assert not cache.exists()
+        opened = open_bundle(run)
+        assert len(server.seen) > 2
+    assert peeked
+    assert opened
+    assert peeked.folder == server.url
+    assert replace(peeked, folder=opened.folder) == opened
+    assert opened.folder == str(cache / opened.manifest.digest)
+
+
+@pytest.mark.parametrize("form", ["bundle", "bundle.tar.zst"])
+def test_a_look_at_a_bundle_here_unpacks_nothing(
+    tmp_path: Path, bundle: Path, cache: Path, form: str
+) -> None:
+    run = asking(tmp_path, bundle.with_name(form))
+    peeked = peek_bundle(run)
+    assert not cache.exists()
+    opened = open_bundle(run)
+    assert peeked
+    assert opened
+    assert replace(peeked, folder=opened.folder) == opened
+    assert cache.exists() is (form != "bundle")
+
+
+def test_a_look_says_what_the_store_has_of_a_bundle(tmp_path: Path, bundle: Path) -> None:
+    run = asking(tmp_path, bundle)
+    run.tools.store.ensure("apt-0123456789ab", content)
+    peeked = peek_bundle(run)
+    assert peeked
+    assert peeked.stored == {"apt": "apt-0123456789ab"}
+
+
+def test_a_lab_without_a_bundle_has_none_to_look_at(tmp_path: Path) -> None:
+    run = run_of(tmp_path, wanted=spec.build({}))
+    assert peek_bundle(run) is None
+    save_plan(run.workdir, replace(planned(), bundle=str(tmp_path / "gone")))
+    with pytest.raises(SupplyError) as caught:
+        peek_bundle(run)
+    assert str(tmp_path / "gone") in caught.value.findings[0].what
+    assert peek_bundle(run_of(tmp_path, wanted=spec.build({"supply": "packages"}))) is None
+
+
+@pytest.mark.parametrize("form", ["address", "bundle.tar.zst", "bundle"])
+def test_questions_about_a_lab_fetch_and_unpack_nothing(
+    tmp_path: Path, bundle: Path, cache: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on(monkeypatch, READY)
+    told: list[str] = []
+    (tmp_path / "class").mkdir()
+    with serving_bundle(bundle, "127.0.0.1", 0, lambda _who, path, _size: told.append(path)) as url:
+        where = url if form == "address" else str(bundle.with_name(form))
+        it = Lab(Options(root=tmp_path / "class", supply=f"bundle:{where}"))
+        it.tools = replace(it.tools, docker=StoppedDocker())
+        made, outlines, files = it.plan()
+        assert made.bundle == where
+        assert dict(outlines)["Get software from the bundle supply"]
+        assert "Vagrantfile" in files
+        _known, planned_too, error = it.versions()
+        assert error is None
+        assert planned_too
+        assert planned_too.versions == made.versions
+        _facts, findings = it.doctor()
+        assert [f for f in findings if f.level == "error"] == []
+    assert {path.lstrip("/") for path in told} == ({"bundle.json"} if form == "address" else set())
+    assert not cache.exists()
+    assert [*(tmp_path / "class").iterdir()] == []
+
+
+def test_a_pinned_bundle_is_asked_for_once(tmp_path: Path, bundle: Path, cache: Path) -> None:
+    made = bundles.manifest(bundle)
+    with Faulty(bundle) as server, Http() as http:
+        pinned_to = f"{server.url}#sha256={made.digest}"
+        assert bundle_fetch.manifest_at(pinned_to, cache, http) == made
+        bundle_fetch.fetch(pinned_to, cache, http, print, ignore)
+        server.seen.clear()
+        assert bundle_fetch.manifest_at(pinned_to, cache, http) == made
+        assert server.seen == []
+        with pytest.raises(SupplyError) as caught:
+            bundle_fetch.manifest_at(f"{server.url}#sha256={'0' * 64}", cache, http)
+    (finding,) = caught.value.findings
+    assert finding.id == "bundle.another"
+    assert made.digest in finding.why
+
+
+def test_a_look_where_no_bundle_is_says_so(tmp_path: Path, cache: Path) -> None:
+    with Faulty(tmp_path) as server, pytest.raises(SupplyError) as caught:
+        peek_bundle(asking(tmp_path, server.url))
+    assert caught.value.findings[0].id == "bundle.none"
+    assert not cache.exists()

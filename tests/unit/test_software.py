@@ -150,7 +150,8 @@ def test_rancher_that_is_asked_for_gives_way_to_nothing() -> None:
     assert [rule.id for rule in error.conflicts] == ["rancher-2-15-kubernetes"]
     (finding,) = error.findings
     assert "rancher/rancher" in finding.why
-    assert "kubernetes 1.36" in finding.fix
+    assert 'kubernetes: "1.36' in finding.fix
+    assert 'versions: {rancher: "2.15' in finding.fix
 
 
 def test_an_add_on_moves_the_default_of_kubernetes() -> None:

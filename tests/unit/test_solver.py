@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import chain, combinations, product
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -54,9 +55,14 @@ def test_kubernetes_1_37_and_rancher_2_15_are_refused() -> None:
     assert fits("2.15", first["rancher"])
     assert fits("1.37", second["kubernetes"])
     assert "rancher" not in second
-    kept = f"kubernetes {first['kubernetes']} + rancher {first['rancher']} (keeps rancher)"
-    dropped = f"kubernetes {second['kubernetes']} without rancher"
+    versions = f'versions: {{rancher: "{first["rancher"]}"}}'
+    kept = f'kubernetes: "{first["kubernetes"]}", {versions} (keeps rancher)'
+    dropped = f'kubernetes: "{second["kubernetes"]}" without rancher'
     assert finding.fix == f"{kept}, or {dropped}"
+    # It can be copied into lab.yaml.
+    copied = yaml.safe_load(f"{{{kept.removesuffix(' (keeps rancher)')}}}")
+    asked = {"kubernetes": copied["kubernetes"], **copied["versions"]}
+    assert solved(asked).versions["rancher"] == first["rancher"]
     assert error.exit_code == 2
 
 
@@ -140,7 +146,7 @@ def test_a_version_that_nobody_knows() -> None:
     assert "1.20.2, " in finding.why
     assert newest in finding.why
     assert "the upstream supply has 1.30" in finding.why
-    assert finding.fix == f"kubernetes {newest}"
+    assert finding.fix == f'kubernetes: "{newest}"'
     assert error.nearest[0]["kubernetes"] == newest
 
 
@@ -149,7 +155,7 @@ def test_a_version_that_the_supply_lacks() -> None:
     [finding] = error.findings
     assert finding.what == "the packages supply has no Kubernetes 1.36"
     assert "1.20.2" in finding.why
-    assert finding.fix == "kubernetes 1.20.2"
+    assert finding.fix == 'kubernetes: "1.20.2"'
 
 
 def test_a_wish_for_what_is_settled_already() -> None:
@@ -158,7 +164,7 @@ def test_a_wish_for_what_is_settled_already() -> None:
     assert finding.what == "lab.yaml asks for guest ubuntu-24.04, and here it is debian-12"
     assert finding.why
     assert finding.where == "guest"
-    assert finding.fix == "guest debian-12"
+    assert finding.fix == 'guest: "debian-12"'
     assert error.conflicts == ()
 
 
@@ -166,7 +172,7 @@ def test_what_no_supply_has() -> None:
     error = refusal({}, {"supply": "packages"}, ("kubernetes", "traefik"))
     [finding] = error.findings
     assert finding.what == "the packages supply has no Traefik"
-    assert finding.fix == "kubernetes 1.20.2 without traefik"
+    assert finding.fix == 'kubernetes: "1.20.2" without traefik'
     assert finding.where == "addons"
 
 

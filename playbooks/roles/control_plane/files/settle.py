@@ -58,6 +58,11 @@ def patch_for(plan: Json, node: Json, schedulable: bool) -> Json:
     wanted = [taint for taint in taints if taint["key"] not in CONTROL_PLANE_TAINTS]
     if schedulable and wanted != taints:
         patch["taints"] = wanted
+    if not schedulable and plan["role"] == "control_plane" and wanted == taints:
+        # kubeadm took the other name in 1.24, and calls the node by it too.
+        old, new = CONTROL_PLANE_TAINTS
+        name = old if old in node["metadata"].get("labels", {}) else new
+        patch["taints"] = [*taints, {"key": name, "effect": "NoSchedule"}]
     return patch
 
 
