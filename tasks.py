@@ -71,6 +71,12 @@ def status(_c: Context, lab: str = "", json: bool = False) -> None:
     cli.status(lab, as_json=json)
 
 
+@task(help={"lab": LAB["lab"]})
+def addons(_c: Context, lab: str = "") -> None:
+    """Show the add-ons there are, and how those of a lab are."""
+    cli.addons(lab)
+
+
 @task(help={"lab": LAB["lab"], "verbose": LAB["verbose"]})
 def verify(_c: Context, lab: str = "", verbose: bool = False) -> None:
     """Prove a lab that is up: every check of tests/nodes."""
@@ -150,7 +156,8 @@ def serve(_c: Context, bundle: str, address: str, port: int = 8751) -> None:
 
 lab_tasks = Collection(
     "lab",
-    *(up, plan, status, verify, ssh, kubeconfig, down, destroy, doctor, versions, lock, diff),
+    *(up, plan, status, addons, verify, ssh, kubeconfig, down, destroy, doctor),
+    *(versions, lock, diff),
 )
 bundle_tasks = Collection("bundle", make, verify_bundle, show, serve)
 namespace = Collection(lab_tasks, bundle_tasks, test, Collection("dev", schema))

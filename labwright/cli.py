@@ -71,6 +71,13 @@ def status(lab: str, *, as_json: bool) -> None:
             console.print(f"the API did not answer: {state['problem']}")
 
 
+def addons(lab: str) -> None:
+    """Print the add-ons of a lab."""
+    with session(Options(lab=lab)) as (it, console):
+        rows = [[a.name, a.state, a.version, a.address, a.title] for a in it.addons()]
+        console.rows(rows, ("add-on", "state", "version", "address", ""))
+
+
 def verify(lab: str, *, verbose: bool) -> None:
     """Prove a lab."""
     with session(Options(lab=lab, verbose=verbose)) as (it, console):

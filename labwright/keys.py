@@ -11,6 +11,9 @@ from labwright.model import Artifact
 REVISION: Mapping[str, int] = {
     "kubernetes": 1,
     "coredns": 1,
+    "local-path": 1,
+    "metrics-server": 1,
+    "traefik": 1,
     "base": 3,
     "apt": 1,
     "images": 1,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from labwright import __version__, catalog, kubeconfig, lock, render, spec
+from labwright import __version__, addons, catalog, kubeconfig, lock, render, spec
 from labwright.errors import INTERRUPTED, Finding, HostError, LabError, SpecError
 from labwright.events import Event, Journal, Sink, nowhere, tee
 from labwright.locate import lock_of, name_of, read_lock, read_plan, read_spec
@@ -26,7 +26,7 @@ from labwright.phases.export import Export
 from labwright.phases.fetch import Fetch, stock
 from labwright.phases.preflight import Preflight
 from labwright.phases.render_files import RenderFiles, WriteLock
-from labwright.phases.retire import Retire
+from labwright.phases.retire import ADMIN, Retire
 from labwright.phases.teardown import Destroy, Halt
 from labwright.phases.verify import Verify
 from labwright.providers import PROVIDERS
@@ -201,6 +201,17 @@ class Lab:
             },
         }
 
+    def addons(self) -> list[addons.State]:
+        """Give the state of every add-on there is, as the cluster says it now."""
+        plan = self._made().plan
+        ssh = Ssh(self.tools.shell, self.workdir.ssh_config)
+        try:
+            text = ssh.run(plan.control_planes[0].name, f"sudo kubectl {ADMIN} {addons.ASK}")
+            items = json.loads(text)["items"]
+        except LabError:
+            items = None
+        return list(addons.states(plan, catalog.load().addons, items))
+
     def ssh(self, node: str, command: Sequence[str] = ()) -> int:
         """Open a shell on a node, or run a command there; give its exit code."""
         names = [n.name for n in self._made().plan.nodes]
@@ -227,7 +238,7 @@ class Lab:
 
     def _ready(self, first: str) -> dict[str, Any]:
         ssh = Ssh(self.tools.shell, self.workdir.ssh_config)
-        command = "sudo kubectl --kubeconfig /etc/kubernetes/admin.conf get nodes -o json"
+        command = f"sudo kubectl {ADMIN} get nodes -o json"
         items = json.loads(ssh.run(first, command))["items"]
         return {item["metadata"]["name"]: _node_state(item) for item in items}
 

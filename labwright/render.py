@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from labwright import lock
+from labwright import catalog, lock
 from labwright.lock import Stocked
 from labwright.model import AptSource, Machine, Plan
 from labwright.plan import network_name
@@ -76,6 +76,13 @@ def inventory(plan: Plan, stock: Stocked) -> str:
         "lab_service_cidr": str(plan.services),
         "lab_dns_service_ip": str(plan.dns_service),
         "lab_dns_enabled": "dns" in plan.addons,
+        "lab_addons": {
+            addon.name: {
+                "enabled": addon.name in plan.addons,
+                "version": plan.versions.get(addon.component, ""),
+            }
+            for addon in catalog.load().addons.values()
+        },
         "lab_control_plane_endpoint": plan.endpoint,
         "lab_schedule_on_control_planes": plan.schedule_on_control_planes,
         "lab_cluster_nodes": [

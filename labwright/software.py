@@ -14,11 +14,13 @@ from labwright.model import Artifact, Choice, HostFacts, Spec, SupplyName, Wante
 from labwright.providers.base import Provider
 from labwright.supplies import SUPPLIES
 from labwright.supplies.base import Chosen, Supply
+from labwright.supplies.packages import FROM_GO, built
 
 PARTS = ("containerd", "etcd", "coredns", "pause", "busybox")
 # What a default lab should be able to run, though nobody asked: it keeps Kubernetes from being
 # newer than they allow, and gives way to a version that lab.yaml asks for.
 DEFAULTS: Mapping[str, tuple[str, ...]] = {"upstream": ("rancher",), "packages": ()}
+NO_PROXY = "the Go module proxy does not answer"
 ASKED, FOUND = "lab.yaml asks for it", "answers"
 
 
@@ -113,9 +115,9 @@ def _from_supply(
     if found := errors(supply.probe(given.host, provider.name)):
         raise HostError(found)
     solution, more = _solve(given, provider, supply)
-    addons, dns = _addons(given, supply, solution.versions)
     versions = dict(solution.versions)
     guest = catalog.guests[versions.pop("guest")]
+    addons, told = _addons(given, supply, versions)
     chosen = Chosen(
         catalog=catalog,
         provider=provider.name,
@@ -125,8 +127,7 @@ def _from_supply(
         charts=tuple(name for name in spec.versions if name in catalog.charts),
         mirrors=spec.mirrors,
     )
-    without = () if "dns" in addons else ("coredns",)
-    artifacts = tuple(a for a in supply.artifacts(chosen) if a.id not in without)
+    artifacts = supply.artifacts(chosen)
     return Software(
         supply=supply.name,
         origin=supply.name,
@@ -134,13 +135,13 @@ def _from_supply(
         versions=versions,
         addons=addons,
         artifacts=artifacts,
-        keys=keys.keys(artifacts, without),
+        keys=keys.keys(artifacts),
         wanted=supply.wanted(chosen),
         choices=(
             _why_supply(given, supply, passed),
             *(Choice(name, v, solution.reasons[name]) for name, v in solution.versions.items()),
             *more,
-            *dns,
+            *told,
         ),
         warnings=tuple(_warnings(given, provider, supply, solution.versions)),
     )
@@ -181,7 +182,8 @@ def _problem(given: Inputs, provider: Provider, supply: Supply) -> solver.Proble
         wishes = {"kubernetes": spec.kubernetes, **wishes}
     if spec.guest:
         wishes["guest"] = spec.guest
-    wanted = dict.fromkeys(("kubernetes", *spec.versions, *PARTS, "guest"))
+    addons = [given.catalog.addons[name].component for name in spec.addons]
+    wanted = dict.fromkeys(("kubernetes", *spec.versions, *PARTS, *addons, "guest"))
     kept = {**given.locked.versions, "guest": given.locked.word("guest")}
     return solver.Problem(tuple(wanted), facts, wishes, {k: v for k, v in kept.items() if v})
 
@@ -202,19 +204,32 @@ def _why_supply(given: Inputs, supply: Supply, passed: Sequence[str]) -> Choice:
 def _addons(
     given: Inputs, supply: Supply, versions: Mapping[str, str]
 ) -> tuple[tuple[str, ...], list[Choice]]:
-    """Leave DNS out where CoreDNS can be neither built nor taken from the store."""
-    wanted, version = given.spec.addons, versions["coredns"]
-    if "dns" not in wanted:
-        return wanted, [Choice("cluster DNS", "none", "lab.yaml leaves it out")]
-    name = f"CoreDNS {version}"
+    """Leave out what can be neither built nor taken from the store; say where each comes from."""
+    have: list[str] = []
+    told: list[Choice] = []
+    for addon in given.catalog.addons.values():
+        if addon.name not in given.spec.addons:
+            why = "lab.yaml leaves it out" if addon.name == "dns" else ""
+            told += [Choice("cluster DNS", "none", why)] if why else []
+            continue
+        what = "cluster DNS" if addon.name == "dns" else f"add-on {addon.name}"
+        name = f"{given.catalog.components[addon.component].title} {versions[addon.component]}"
+        why = _origin(given, supply, addon.component, versions[addon.component])
+        if why:
+            have.append(addon.name)
+        told.append(Choice(what, name if why else "none", why or NO_PROXY))
+    return tuple(have), told
+
+
+def _origin(given: Inputs, supply: Supply, component: str, version: str) -> str:
+    """Say where an add-on's program comes from; nothing where it cannot be had."""
     if supply.name != "packages":
-        return wanted, [Choice("cluster DNS", name, "from its registry")]
-    if coredns_key(version) in given.stored:
-        return wanted, [Choice("cluster DNS", name, "built before")]
-    if given.host.go_modules is False:
-        rest = tuple(addon for addon in wanted if addon != "dns")
-        return rest, [Choice("cluster DNS", "none", "the Go module proxy does not answer")]
-    return wanted, [Choice("cluster DNS", name, "from the Go module proxy")]
+        return "from its registry"
+    if built_key(component, version) in given.stored:
+        return "built before"
+    if component not in FROM_GO:
+        return "from the Python package index"
+    return "" if given.host.go_modules is False else "from the Go module proxy"
 
 
 def _warnings(
@@ -312,6 +327,7 @@ def _unmet(
         yield Finding("spec.not-in-bundle", "error", said, fix="make a bundle on such a host")
 
 
-def coredns_key(version: str) -> str:
-    """Name the store's entry of a built CoreDNS."""
-    return keys.key(Artifact("coredns", "coredns", version), {}, keys.REVISION["coredns"])
+def built_key(component: str, version: str) -> str:
+    """Name the store's entry of an add-on's program that the packages supply has built."""
+    artifact = built(component, version)
+    return keys.key(artifact, {}, keys.REVISION[artifact.recipe])

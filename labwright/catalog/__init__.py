@@ -17,6 +17,7 @@ from packaging.version import InvalidVersion, Version
 from labwright.catalog.expressions import asked, matches
 from labwright.catalog.problems import problems
 from labwright.catalog.types import (
+    Addon,
     AptSource,
     Catalog,
     Component,
@@ -30,6 +31,7 @@ from labwright.model import Box
 
 __all__ = [
     "CATALOG",
+    "Addon",
     "AptSource",
     "Catalog",
     "Component",
@@ -82,7 +84,7 @@ def _read(raw: Mapping[str, Any]) -> Catalog:
         images=raw.get("images", {}),
         charts=raw.get("charts", {}),
         guests={name: _guest(name, dict(t)) for name, t in _table(raw, "guests")},
-        addons=raw.get("addons", {}),
+        addons={name: Addon(name, **t) for name, t in _table(raw, "addons")},
     )
 
 

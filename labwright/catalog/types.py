@@ -94,12 +94,21 @@ class Guest:
     boxes: Mapping[str, Box]
 
 
+@dataclass(frozen=True, slots=True)
+class Addon:
+    """A word of lab.yaml's ``addons``: what it is for, and the component that it installs."""
+
+    name: str
+    title: str
+    component: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Catalog:
     """Everything known. Two catalogs are equal only where they are the same object.
 
     ``images`` maps an image's name to its reference with ``{component}`` for versions, ``charts``
-    a component to its chart repository's URL, ``addons`` a word of lab.yaml to what it is for.
+    a component to its chart repository's URL, ``addons`` a word of lab.yaml to what it installs.
     """
 
     components: Mapping[str, Component]
@@ -108,7 +117,7 @@ class Catalog:
     images: Mapping[str, str]
     charts: Mapping[str, str]
     guests: Mapping[str, Guest]
-    addons: Mapping[str, str]
+    addons: Mapping[str, Addon]
 
     def offers(self, supply: str) -> tuple[str, ...]:
         """Give the components, words aside, of which a supply has at least one version."""

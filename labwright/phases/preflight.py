@@ -17,7 +17,8 @@ from labwright.phases.base import Run, Tools
 from labwright.providers import PROVIDERS
 from labwright.recipes import HOST_PACKAGES, pins
 from labwright.render import ROOT
-from labwright.software import Bundled, Inputs, coredns_key
+from labwright.software import Bundled, Inputs, built_key
+from labwright.supplies.packages import FROM_GO
 from labwright.tools import apt, bundle_fetch, bundles, host, workdir
 from labwright.tools.bundle_files import manifest_of
 from labwright.tools.docker import DENIED, denied
@@ -98,16 +99,26 @@ class Preflight:
 
 
 def measure(tools: Tools, spec: Spec) -> HostFacts:
-    """Measure the host; the Go module proxy is asked only when CoreDNS must still be built."""
+    """Measure the host; the Go module proxy is asked only when something must still be built."""
     facts = host.facts(tools.shell)
-    if "dns" not in spec.addons or spec.supply in {"upstream", "bundle"}:
+    known = catalog.load()
+    components = [known.addons[name].component for name in spec.addons]
+    wanted = [name for name in components if name in FROM_GO]
+    if spec.supply in {"upstream", "bundle"} or all(_is_built(tools, name) for name in wanted):
         return facts
-    known = catalog.load().components["coredns"].releases
-    version = next(r.version for r in known if "packages" in r.supplies)
-    if tools.store.has(coredns_key(version)):
-        return facts
+    version = _packaged(known.components["coredns"])
     answer = host.go_modules(tools.shell, f"{COREDNS_MODULE}@v{version}")
     return replace(facts, go_modules=answer)
+
+
+def _is_built(tools: Tools, component: str) -> bool:
+    version = _packaged(catalog.load().components[component])
+    return tools.store.has(built_key(component, version))
+
+
+def _packaged(component: catalog.Component) -> str:
+    """Give the version that the packages supply has of a component."""
+    return next(r.version for r in component.releases if "packages" in r.supplies)
 
 
 def make(run: Run, facts: HostFacts, bundled: Bundled | None = None) -> Plan:

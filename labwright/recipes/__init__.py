@@ -11,12 +11,13 @@ from labwright.recipes import (
     bundled,
     charts,
     collect,
-    coredns,
+    gobuild,
     hosttools,
     images,
     kubernetes,
     pull,
     rootfs,
+    traefik,
 )
 from labwright.recipes.base import HOST_PACKAGES, Job, Recipe
 from labwright.tools.shell import ToolError
@@ -26,7 +27,8 @@ __all__ = ["HOST_PACKAGES", "RECIPES", "Job", "Recipe", "build"]
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "kubernetes": kubernetes.build,
-        "coredns": coredns.build,
+        **dict.fromkeys(gobuild.PROGRAMS, gobuild.build),
+        "traefik": traefik.build,
         "base": rootfs.build,
         "apt": apt.build,
         "images": images.build,

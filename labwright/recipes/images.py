@@ -10,8 +10,9 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from labwright import oci
 from labwright.errors import Finding, SupplyError
@@ -32,6 +33,29 @@ PROXY_LINKS = {
 }
 UNUSED = re.compile(r"usr/(share/(doc|man|info|lintian|bug|gcc|bash-completion)|lib/[^/]+/gconv)")
 TMP = {"tmp": File(mode=0o1777)}
+
+
+@dataclass(frozen=True, slots=True)
+class Addon:
+    """An add-on's only program: where its project's own image has it, so that one manifest does.
+
+    ``asked`` are the words it tells its version to.
+    """
+
+    path: str
+    asked: tuple[str, ...]
+    tmp: bool = True
+
+
+ADDONS: Mapping[str, Addon] = MappingProxyType(
+    {
+        "coredns": Addon("coredns", ("-version",), tmp=False),
+        "local-path": Addon("usr/bin/local-path-provisioner", ("--version",)),
+        "metrics-server": Addon("metrics-server", ("--version",)),
+        "traefik": Addon("usr/local/bin/traefik", ("version",)),
+    }
+)
+"""By the artifact that holds the program; a lab has those among its inputs that it asks for."""
 
 
 def build(job: Job) -> None:
@@ -88,16 +112,22 @@ def _images(job: Job, packages: _Packages, pause: str) -> Iterator[oci.Image]:
     )
     yield _etcd(packages)
     yield _busybox(job, packages)
-    if "coredns" in job.inputs:
-        core = job.inputs["coredns"] / "bin/coredns"
-        tag = _coredns_version(job, core)
-        yield oci.Image(_ref("coredns", tag), {"coredns": File(core)}, entrypoint=("/coredns",))
+    yield from _addons(job)
 
 
-def _coredns_version(job: Job, program: Path) -> str:
-    said = job.shell.run([program, "-version"]).out
+def _addons(job: Job) -> Iterator[oci.Image]:
+    for name, program in ADDONS.items():
+        if name in job.inputs:
+            yield _addon(job, name, program)
+
+
+def _addon(job: Job, name: str, program: Addon) -> oci.Image:
+    built = job.inputs[name] / "bin" / Path(program.path).name
+    said = job.shell.run([built, *program.asked]).out
     match = re.search(r"\d+\.\d+\.\d+", said)
-    return f"v{match[0] if match else 'unknown'}"
+    tag = f"v{match[0] if match else 'unknown'}"
+    files = {program.path: File(built), **(TMP if program.tmp else {})}
+    return oci.Image(_ref(name, tag), files, entrypoint=(f"/{program.path}",))
 
 
 def _etcd(packages: _Packages) -> oci.Image:

@@ -88,7 +88,9 @@ def collected(plan: Plan) -> tuple[Artifact, ...]:
     have = {a.id for a in plan.artifacts}
     tools = Artifact("host", "host", "1", ("apt",), title="kubectl and Helm")
     host = () if "host" in have else (tools,)
-    bundled = [a for a in plan.artifacts if a.id not in {"kubernetes", "coredns"}]
+    # The programs that images and packages are made of are in those already.
+    inside = {need for a in plan.artifacts if a.id in {"apt", "images"} for need in a.needs}
+    bundled = [a for a in plan.artifacts if a.id not in inside - {"base"}]
     return (*bundled, *more, *host)
 
 

@@ -6,6 +6,9 @@ from labwright.errors import Finding
 from labwright.model import Artifact, HostFacts, ProviderName, SupplyName, Wanted
 from labwright.supplies.base import Chosen, base_root, not_buildable
 
+# Programs that come through the Go module proxy; the rest are Python wheels.
+FROM_GO = frozenset({"coredns", "local-path", "metrics-server"})
+
 
 class Packages:
     """Kubernetes from Debian's source package, the rest from Debian and Go modules."""
@@ -22,6 +25,9 @@ class Packages:
         """Give the node's root, the debs and the images, in building order."""
         parts = chosen.versions
         version = parts["kubernetes"]
+        known = chosen.catalog.addons
+        components = [known[name].component for name in chosen.addons]
+        programs = [built(name, parts[name]) for name in components]
         params = {f"{name}_version": parts[name] for name in ("etcd", "pause", "busybox")}
         return (
             Artifact(
@@ -30,7 +36,7 @@ class Packages:
                 version,
                 title=f"Kubernetes {version} from Debian's source package",
             ),
-            coredns(parts["coredns"]),
+            *programs,
             base_root(),
             Artifact(
                 "apt",
@@ -43,7 +49,7 @@ class Packages:
                 "images",
                 "images",
                 version,
-                needs=("kubernetes", "coredns"),
+                needs=("kubernetes", *(program.id for program in programs)),
                 params=params,
                 title="container images",
             ),
@@ -54,7 +60,7 @@ class Packages:
         return Wanted(registries=chosen.mirrors.registries)
 
 
-def coredns(version: str) -> Artifact:
-    """Give CoreDNS of a version; alone in needing the Go module proxy."""
-    title = f"CoreDNS {version} from the Go module proxy"
-    return Artifact("coredns", "coredns", version, title=title)
+def built(component: str, version: str) -> Artifact:
+    """Give the program of an add-on, as its recipe makes it."""
+    title = f"{component} {version} from {'Go modules' if component in FROM_GO else 'PyPI'}"
+    return Artifact(component, component, version, title=title)

@@ -49,11 +49,13 @@ class Upstream:
     def wanted(self, chosen: Chosen) -> Wanted:
         """Give the nodes' package sources, packages and images, and the lab's charts."""
         parts, mirrors = chosen.versions, chosen.mirrors
+        known = chosen.catalog.addons
+        unwanted = {a.component for a in known.values() if a.name not in chosen.addons}
         images = {
-            name: template.format_map(parts) for name, template in chosen.catalog.images.items()
+            name: template.format_map(parts)
+            for name, template in chosen.catalog.images.items()
+            if name not in unwanted
         }
-        if "dns" not in chosen.addons:
-            images.pop("coredns", None)
         return Wanted(
             apt=tuple(_sources(chosen)),
             debs=tuple(_debs(chosen)),

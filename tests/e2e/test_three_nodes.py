@@ -170,6 +170,38 @@ def test_a_worker_more_and_a_worker_less(three: Folder) -> None:
     assert len(docker("ps", "-aq", "--filter", label).split()) == 3
 
 
+ADDONS = ("local-path", "metrics-server", "traefik")
+KINDS = (
+    "namespaces,deployments,daemonsets,services,configmaps,serviceaccounts,roles,rolebindings,"
+    "clusterroles,clusterrolebindings,storageclasses,ingressclasses,apiservices,crd"
+)
+
+
+def objects(three: Folder) -> set[str]:
+    """Give every object that an add-on could leave behind."""
+    lines = three.kubectl("get", KINDS, "-A", "-o", "json")
+    return {
+        f"{i['kind']} {i['metadata'].get('namespace', '')}/{i['metadata']['name']}"
+        for i in json.loads(lines)["items"]
+    }
+
+
+def test_addons_come_are_used_and_go_without_a_trace(three: Folder) -> None:
+    text = (three.path / "lab.yaml").read_text("utf-8")
+    before = objects(three)
+    (three.path / "lab.yaml").write_text(f"{text}addons: [dns, {', '.join(ADDONS)}]\n")
+    three.invoke("lab.up", "--yes")
+    report = (three.lab / "report" / "verify.xml").read_text("utf-8")
+    assert "test_a_pod_reads_what_another_wrote_to_a_volume" in report
+    table = three.invoke("lab.addons").out.splitlines()
+    states = {line.split()[0]: line.split()[1] for line in table[1:]}
+    assert states == dict.fromkeys(("dns", *ADDONS), "ready")
+    (three.path / "lab.yaml").write_text(text)
+    three.invoke("lab.up", "--yes")
+    left = objects(three) - before
+    assert not {name for name in left if "labwright-addons" not in name}
+
+
 def test_what_a_cluster_keeps_for_life_cannot_change(three: Folder) -> None:
     text = (three.path / "lab.yaml").read_text("utf-8")
     (three.path / "lab.yaml").write_text(text + "network: {pods: 10.200.0.0/16}\n")

@@ -19,7 +19,11 @@ import pytest
 import testinfra
 import yaml
 
+from tests.nodes.addons import uses
 from tests.nodes.probes import Deployment
+
+# Pytest finds a fixture by its name in this module.
+__all__ = ["uses"]
 
 T = TypeVar("T")
 ADMIN = "--kubeconfig /etc/kubernetes/admin.conf"
@@ -170,6 +174,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a check that asks for ``node`` once for each node, in the order of the plan."""
     if "node" in metafunc.fixturenames:
         metafunc.parametrize("node", list(_lab(metafunc.config).lock["nodes"]))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the checks of add-ons that lab.yaml does not ask for: nothing is promised."""
+    known = _lab(config).facts["addons"]
+    for item in list(items):
+        mark = item.get_closest_marker("addon")
+        if mark and not known[mark.args[0]]["enabled"]:
+            items.remove(item)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

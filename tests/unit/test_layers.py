@@ -22,7 +22,7 @@ LAYERS = (
     {"addresses", "software"},
     {"plan"},
     {"render", "tools"},
-    {"kubeconfig", "locate"},
+    {"addons", "kubeconfig", "locate"},
     {"recipes"},
     {"phases"},
     {"lab"},

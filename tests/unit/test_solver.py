@@ -169,10 +169,10 @@ def test_a_wish_for_what_is_settled_already() -> None:
 
 
 def test_what_no_supply_has() -> None:
-    error = refusal({}, {"supply": "packages"}, ("kubernetes", "traefik"))
+    error = refusal({}, {"supply": "packages"}, ("kubernetes", "cert-manager"))
     [finding] = error.findings
-    assert finding.what == "the packages supply has no Traefik"
-    assert finding.fix == 'kubernetes: "1.20.2" without traefik'
+    assert finding.what == "the packages supply has no cert-manager"
+    assert finding.fix == 'kubernetes: "1.20.2" without cert-manager'
     assert finding.where == "addons"
 
 

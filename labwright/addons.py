@@ -1,0 +1,67 @@
+"""What the add-ons of a lab are up to, from what the cluster says of their workloads. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from labwright.catalog import Addon
+from labwright.model import Plan
+
+LABEL = "labwright.local/addon"
+# Workloads and, for addresses, pods and services of every add-on.
+ASK = f"get deployments,daemonsets,services,pods --all-namespaces --selector {LABEL} --output json"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One add-on: ``state`` is ready, starting, missing, off, or left over from before."""
+
+    name: str
+    title: str
+    state: str
+    version: str
+    address: str
+
+
+def states(
+    plan: Plan, known: Mapping[str, Addon], items: Sequence[Mapping[str, Any]] | None
+) -> Iterator[State]:
+    """Give every add-on there is; ``items`` is ``None`` where the cluster could not be asked."""
+    for addon in known.values():
+        own = [i for i in items or () if i["metadata"]["labels"][LABEL] == addon.name]
+        enabled = addon.name in plan.addons
+        yield State(
+            addon.name,
+            addon.title,
+            "unknown" if items is None and enabled else _state(own, enabled),
+            plan.versions.get(addon.component, "") if enabled else "",
+            ", ".join(_addresses(own)),
+        )
+
+
+def _state(own: Sequence[Mapping[str, Any]], enabled: bool) -> str:
+    workloads = [i for i in own if i["kind"] in {"Deployment", "DaemonSet"}]
+    if not workloads:
+        return "missing" if enabled else "off"
+    if not enabled:
+        return "left over"
+    return "ready" if all(map(_ready, workloads)) else "starting"
+
+
+def _ready(workload: Mapping[str, Any]) -> bool:
+    status = workload["status"]
+    if workload["kind"] == "DaemonSet":
+        return bool(status.get("numberReady", 0) >= status.get("desiredNumberScheduled", 1))
+    return bool(status.get("readyReplicas", 0) >= workload["spec"].get("replicas", 1))
+
+
+def _addresses(own: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Give the addresses of services, and those of pods that have their node's."""
+    for item in own:
+        if item["kind"] == "Service" and item["spec"].get("clusterIP", "None") != "None":
+            port = item["spec"]["ports"][0]["port"]
+            yield f"{item['spec']['clusterIP']}:{port}"
+        if item["kind"] == "Pod" and item["spec"].get("hostNetwork") and "hostIP" in item["status"]:
+            yield str(item["status"]["hostIP"])

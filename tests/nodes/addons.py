@@ -1,0 +1,201 @@
+"""What the checks of the add-ons use: a volume, an Ingress, and the answers to them.
+
+Used from the start, in the background: a volume is made in seconds, the first metrics come after
+some twenty, and other checks come first.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.nodes.probes import PORT, Deployment
+
+if TYPE_CHECKING:
+    from tests.nodes.conftest import Lab
+
+DEADLINE = 120.0
+MOUNT = "/volume"
+
+
+class Uses:
+    """Uses each enabled add-on once; what came of it, or the error, is asked for by name."""
+
+    def __init__(self, lab: Lab, deployment: Deployment) -> None:
+        self.namespace = deployment.namespace
+        self.host = f"{deployment.namespace}.test"
+        self._lab = lab
+        self._over = threading.Event()
+        self._pool = ThreadPoolExecutor(3)
+        self._answers: dict[str, Future[Any]] = {}
+        enabled = {name for name, addon in lab.facts["addons"].items() if addon["enabled"]}
+        for name, use in {
+            "local-path": self._volume,
+            "metrics-server": self._metrics,
+            "traefik": self._ingress,
+        }.items():
+            if name in enabled:
+                self._answers[name] = self._pool.submit(use)
+        self._pool.shutdown(wait=False)
+
+    def answer(self, name: str) -> Any:
+        """Give what using an add-on came to; skip the check where it is not enabled."""
+        if name not in self._answers:
+            pytest.skip(f"lab.yaml does not ask for {name}")
+        return self._answers[name].result()
+
+    def end(self) -> None:
+        """End what still waits, so that nothing is made in a namespace that goes."""
+        self._over.set()
+        for answer in self._answers.values():
+            answer.exception()
+
+    def _apply(self, *items: dict[str, Any]) -> None:
+        # The namespace is the probes' to make, and before it has its account no pod may come.
+        account = f"get serviceaccount default -n {self.namespace} --ignore-not-found -o name"
+        there = partial(self._lab.kubectl, account)
+        self._until("the namespace", lambda: "" if there() else "it has no service account")
+        whole = {"apiVersion": "v1", "kind": "List", "items": list(items)}
+        self._lab.kubectl(f"-n {self.namespace} apply -f -", json.dumps(whole))
+
+    def _until(self, what: str, trouble: Callable[[], str]) -> None:
+        deadline = time.monotonic() + DEADLINE
+        while said := trouble():
+            assert time.monotonic() < deadline, f"{what}: after {DEADLINE:.0f} s {said}"
+            assert not self._over.wait(1), f"{what}: {said}"
+
+    def _volume(self) -> tuple[str, str]:
+        """Give what one pod read of what another wrote, and the volume's class."""
+        image = self._lab.facts["image_refs"]["busybox"]
+        write = f"echo {self.namespace} > {MOUNT}/word"
+        # Both at once: only the volume they share can make the reader end.
+        read = f"until cat {MOUNT}/word 2>/dev/null; do sleep 0.2; done"
+        self._apply(_claim(), _pod("writer", image, write), _pod("reader", image, read))
+        self._until("the pods with the volume", self._volume_trouble)
+        words = f"-n {self.namespace} logs reader"
+        (claim,) = self._lab.get(f"pvc -n {self.namespace}")["items"]
+        return self._lab.kubectl(words).strip(), claim["spec"]["storageClassName"]
+
+    def _volume_trouble(self) -> str:
+        pods = self._lab.get(f"pods -n {self.namespace} -l app=volume")["items"]
+        late = [p["metadata"]["name"] for p in pods if p["status"]["phase"] != "Succeeded"]
+        if not late:
+            return ""
+        only = "involvedObject.kind=PersistentVolumeClaim"
+        events = self._lab.get(f"events -n {self.namespace} --field-selector {only}")["items"]
+        last = events[-1]["message"] if events else "the claim has no events"
+        return f"{' and '.join(late)} did not end: {last}"
+
+    def _metrics(self) -> Mapping[str, str]:
+        """Give what `kubectl top` says of each node."""
+        wanted = set(self._lab.lock["nodes"])
+        found: dict[str, str] = {}
+
+        def trouble() -> str:
+            try:
+                lines = self._lab.kubectl("top nodes --no-headers").splitlines()
+            except AssertionError as error:
+                return str(error)
+            found.update({line.split()[0]: line for line in lines if "unknown" not in line})
+            missing = sorted(wanted - set(found))
+            return f"kubectl top does not know {', '.join(missing)}" if missing else ""
+
+        self._until("metrics", trouble)
+        return found
+
+    def _ingress(self) -> Mapping[str, Any]:
+        """Give the Ingress as it is once every node with Traefik has an answer for it.
+
+        ``heard``: node → the body for the Ingress's host; ``strange``: node → the status for
+        another host.
+        """
+        self._apply(_ingress(self.host))
+        nodes = traefik_nodes(self._lab)
+        heard: dict[str, str] = {}
+
+        def trouble() -> str:
+            heard.update(self._ask(nodes, f"-H 'Host: {self.host}' -f"))
+            silent = [n for n in nodes if heard.get(n) not in self._lab.lock["nodes"]]
+            return f"no answer by way of {', '.join(silent)}" if silent else ""
+
+        self._until("the Ingress", trouble)
+        strange = self._ask(nodes, f"-H 'Host: not-{self.host}' -o /dev/null -w '%{{http_code}}'")
+        there = self._lab.get(f"ingress probe -n {self.namespace}")
+        return {"class": there["spec"].get("ingressClassName"), "heard": heard, "strange": strange}
+
+    def _ask(self, nodes: list[str], words: str) -> dict[str, str]:
+        """Ask port 80 of each node from the first control plane."""
+        ask = f"curl -s -m 5 {words}"
+        script = "; ".join(
+            f'echo "{name} $({ask} http://{self._lab.address(name)}/)"' for name in nodes
+        )
+        lines = self._lab.hosts[self._lab.planes[0]].run("sh -c %s", script).stdout.splitlines()
+        parts = [line.partition(" ") for line in lines]
+        return {name: said.strip() for name, _, said in parts}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def uses(lab: Lab, deployment: Deployment) -> Iterator[Uses]:
+    started = Uses(lab, deployment)
+    yield started
+    started.end()
+
+
+def traefik_nodes(lab: Lab) -> list[str]:
+    """Give the names of the nodes that Traefik is to run on: those that take ordinary pods."""
+    workers = [name for name in lab.lock["nodes"] if name not in lab.planes]
+    everywhere = lab.facts["schedule_on_control_planes"] or not workers
+    return list(lab.lock["nodes"]) if everywhere else workers
+
+
+def _claim() -> dict[str, Any]:
+    # No class: it is to be the default one.
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "probe"},
+        "spec": spec,
+    }
+
+
+def _pod(name: str, image: str, script: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": "volume"}},
+        "spec": {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": False,
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [
+                {
+                    "name": name,
+                    "image": image,
+                    "imagePullPolicy": "IfNotPresent",
+                    "command": ["sh", "-c", script],
+                    "volumeMounts": [{"name": "volume", "mountPath": MOUNT}],
+                }
+            ],
+            "volumes": [{"name": "volume", "persistentVolumeClaim": {"claimName": "probe"}}],
+        },
+    }
+
+
+def _ingress(host: str) -> dict[str, Any]:
+    backend = {"service": {"name": "probe", "port": {"number": PORT}}}
+    path = {"path": "/", "pathType": "Prefix", "backend": backend}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {"name": "probe"},
+        "spec": {"rules": [{"host": host, "http": {"paths": [path]}}]},
+    }

@@ -1,0 +1,263 @@
+"""The add-ons' manifests as Ansible renders them, and the program that applies and removes them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader  # type: ignore[import-untyped]
+from ansible.template import Templar, trust_as_template  # type: ignore[import-untyped]
+
+from labwright import catalog
+
+ROLES = Path(__file__).resolve().parents[2] / "playbooks" / "roles"
+ADDONS = {"local-path": "local_path", "metrics-server": "metrics_server", "traefik": "traefik"}
+# Kubernetes → the versions of the add-ons that go with it.
+VERSIONS = {
+    "1.20.2": {"local-path": "0.0.30", "metrics-server": "0.7.2", "traefik": "3.0.4"},
+    "1.31.14": {"local-path": "0.0.37", "metrics-server": "0.8.1", "traefik": "3.6.7"},
+    "1.36.4": {"local-path": "0.0.37", "metrics-server": "0.8.1", "traefik": "3.7.11"},
+}
+# All of these are in every Kubernetes from 1.20 to 1.37: none needs a choice by version.
+APIS = {
+    "APIService": "apiregistration.k8s.io/v1",
+    "ClusterRole": "rbac.authorization.k8s.io/v1",
+    "ClusterRoleBinding": "rbac.authorization.k8s.io/v1",
+    "ConfigMap": "v1",
+    "DaemonSet": "apps/v1",
+    "Deployment": "apps/v1",
+    "IngressClass": "networking.k8s.io/v1",
+    "Namespace": "v1",
+    "Role": "rbac.authorization.k8s.io/v1",
+    "RoleBinding": "rbac.authorization.k8s.io/v1",
+    "Service": "v1",
+    "ServiceAccount": "v1",
+    "StorageClass": "storage.k8s.io/v1",
+}
+NODES = [
+    {"name": "cp1", "address": "192.168.56.11", "role": "control_plane"},
+    {"name": "w1", "address": "192.168.56.21", "role": "worker"},
+]
+EVERY = [(kubernetes, name) for kubernetes in VERSIONS for name in ADDONS]
+
+Manifest = list[dict[str, Any]]
+
+
+def facts(kubernetes: str = "1.20.2", **more: Any) -> dict[str, Any]:
+    versions = VERSIONS[kubernetes]
+    images = {name: f"labwright.local/{name}:v{version}" for name, version in versions.items()}
+    return {
+        "lab_addons": {n: {"enabled": True, "version": v} for n, v in versions.items()},
+        "lab_image_refs": {**images, "busybox": "labwright.local/busybox:1.35.0"},
+        "lab_cluster_nodes": NODES,
+        "lab_schedule_on_control_planes": False,
+        **more,
+    }
+
+
+def render(name: str, given: Mapping[str, Any]) -> Manifest:
+    """Render the manifest as the role does: its defaults over the lab's facts."""
+    role = ROLES / ADDONS[name]
+    defaults = yaml.safe_load((role / "defaults" / "main.yml").read_text("utf-8"))
+    trusted = {k: trust_as_template(v) if isinstance(v, str) else v for k, v in defaults.items()}
+    templar = Templar(DataLoader(), {**given, **trusted})
+    text = (role / "templates" / f"{name}.yaml.j2").read_text("utf-8")
+    # As the template lookup does it (ansible/plugins/lookup/template.py).
+    text = trust_as_template(f"#jinja2: trim_blocks: True, lstrip_blocks: False\n{text}")
+    rendered = templar.copy_with_new_env().template(text)
+    return list(yaml.safe_load_all(rendered))
+
+
+@pytest.fixture(scope="module")
+def program() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("addons", ROLES / "addons/files/addons.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def workload(manifest: Manifest) -> dict[str, Any]:
+    (found,) = (thing for thing in manifest if thing["kind"] in {"Deployment", "DaemonSet"})
+    return found
+
+
+def names(manifest: Manifest, kind: str) -> set[str]:
+    return {thing["metadata"]["name"] for thing in manifest if thing["kind"] == kind}
+
+
+def rights(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Give each resource and verb that the roles of a manifest allow."""
+    for thing in manifest:
+        for rule in thing.get("rules", ()):
+            yield from ((r, v) for r in rule["resources"] for v in rule["verbs"])
+
+
+@pytest.mark.parametrize(("kubernetes", "name"), EVERY)
+def test_every_object_is_of_an_api_that_kubernetes_has(kubernetes: str, name: str) -> None:
+    manifest = render(name, facts(kubernetes))
+    assert manifest
+    assert [t["kind"] for t in manifest if APIS.get(t["kind"]) != t["apiVersion"]] == []
+
+
+@pytest.mark.parametrize(("kubernetes", "name"), EVERY)
+def test_what_objects_refer_to_is_in_the_manifest(kubernetes: str, name: str) -> None:
+    manifest = render(name, facts(kubernetes))
+    pods = workload(manifest)["spec"]["template"]["spec"]
+    assert {pods["serviceAccountName"]} == names(manifest, "ServiceAccount")
+    for volume in pods.get("volumes", ()):
+        if "configMap" in volume:
+            assert volume["configMap"]["name"] in names(manifest, "ConfigMap")
+    own_roles = names(manifest, "ClusterRole") | names(manifest, "Role")
+    # Roles that Kubernetes itself has for servers of further APIs.
+    given = {"system:auth-delegator", "extension-apiserver-authentication-reader"}
+    for thing in manifest:
+        if thing["kind"].endswith("Binding"):
+            assert thing["roleRef"]["name"] in own_roles | given
+            assert {s["name"] for s in thing["subjects"]} == names(manifest, "ServiceAccount")
+    namespaces = names(manifest, "Namespace") | {"kube-system"}
+    assert {t["metadata"].get("namespace", "kube-system") for t in manifest} <= namespaces
+
+
+@pytest.mark.parametrize(("kubernetes", "name"), EVERY)
+def test_pods_bear_what_their_workload_selects_and_no_image_is_pulled(
+    kubernetes: str, name: str
+) -> None:
+    given = facts(kubernetes)
+    spec = workload(render(name, given))["spec"]
+    assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+    (container,) = spec["template"]["spec"]["containers"]
+    assert container["image"] == given["lab_image_refs"][name]
+    assert container["imagePullPolicy"] == "IfNotPresent"
+
+
+def test_every_addon_of_the_catalog_has_a_role(program: ModuleType) -> None:
+    known = yaml.safe_load((ROLES / "addons/vars/main.yml").read_text("utf-8"))["__addons_roles"]
+    assert known == ADDONS
+    # The name server has a way of its own.
+    assert set(catalog.load().addons) - {"dns"} == set(known)
+
+
+def test_local_path_is_the_default_class_and_its_helper_uses_an_image_of_the_lab() -> None:
+    manifest = render("local-path", facts())
+    (storage_class,) = (t for t in manifest if t["kind"] == "StorageClass")
+    annotations = storage_class["metadata"]["annotations"]
+    assert annotations == {"storageclass.kubernetes.io/is-default-class": "true"}
+    (config,) = (t["data"] for t in manifest if t["kind"] == "ConfigMap")
+    (paths,) = json.loads(config["config.json"])["nodePathMap"]
+    assert paths["paths"] == ["/var/lib/labwright/local-path"]
+    (helper,) = yaml.safe_load(config["helperPod.yaml"])["spec"]["containers"]
+    assert helper["image"] == "labwright.local/busybox:1.35.0"
+
+
+def test_local_path_starts_anew_when_its_configuration_changes() -> None:
+    before = workload(render("local-path", facts()))["spec"]["template"]["metadata"]
+    given = facts()
+    given["lab_image_refs"]["busybox"] = "labwright.local/busybox:1.36.1"
+    assert workload(render("local-path", given))["spec"]["template"]["metadata"] != before
+
+
+def test_the_metrics_api_is_deleted_before_its_server() -> None:
+    assert render("metrics-server", facts())[-1]["kind"] == "APIService"
+
+
+def test_metrics_server_asks_less_often_than_a_kubelet_may_take() -> None:
+    # From 0.7 on it does not start otherwise (cmd/metrics-server/app/options/options.go), and
+    # before 0.7 there is no flag to make the 10 s of a kubelet less.
+    (container,) = workload(render("metrics-server", facts()))["spec"]["template"]["spec"][
+        "containers"
+    ]
+    (every,) = (a for a in container["args"] if a.startswith("--metric-resolution="))
+    assert int(every.partition("=")[2].removesuffix("s")) * 9 / 10 >= 10
+
+
+@pytest.mark.parametrize(
+    ("kubernetes", "read", "unread"),
+    [("1.20.2", "endpoints", "endpointslices"), ("1.36.4", "endpointslices", "endpoints")],
+)
+def test_traefik_may_read_what_its_version_reads(kubernetes: str, read: str, unread: str) -> None:
+    allowed = set(rights(render("traefik", facts(kubernetes))))
+    assert (read, "watch") in allowed
+    assert unread not in {resource for resource, _verb in allowed}
+
+
+def test_traefik_listens_at_the_nodes_lab_address_and_on_its_loopback_alone() -> None:
+    pods = workload(render("traefik", facts()))["spec"]["template"]["spec"]
+    (container,) = pods["containers"]
+    listens = [a.split("=", 1)[1] for a in container["args"] if re.search(r"\.address=", a)]
+    assert sorted(listens) == ["$(HOST_IP):443", "$(HOST_IP):80", "127.0.0.1:9180"]
+    assert container["env"] == [
+        {"name": "HOST_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}
+    ]
+    assert container["readinessProbe"]["httpGet"]["host"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "schedulable", "tolerates", "shown"),
+    [
+        (NODES, False, False, "192.168.56.21"),
+        (NODES, True, False, "192.168.56.11"),
+        (NODES[:1], False, True, "192.168.56.11"),
+    ],
+)
+def test_traefik_runs_where_ordinary_pods_may(
+    nodes: list[dict[str, str]], schedulable: bool, tolerates: bool, shown: str
+) -> None:
+    given = facts(lab_cluster_nodes=nodes, lab_schedule_on_control_planes=schedulable)
+    pods = workload(render("traefik", given))["spec"]["template"]["spec"]
+    assert ("tolerations" in pods) == tolerates
+    told = f"--providers.kubernetesingress.ingressendpoint.ip={shown}"
+    assert told in pods["containers"][0]["args"]
+
+
+@pytest.mark.parametrize("name", ADDONS)
+def test_what_is_applied_is_marked_kept_and_deleted_as_the_same_objects(
+    name: str, program: ModuleType
+) -> None:
+    manifest = render(name, facts())
+    marked = program.labelled(name, manifest)
+    assert {t["metadata"]["labels"][program.LABEL] for t in marked} == {name}
+    pods = workload(marked)["spec"]["template"]["metadata"]["labels"]
+    assert pods[program.LABEL] == name
+    assert [program.identity(t) for t in marked] == [program.identity(t) for t in manifest]
+    assert len({program.identity(t) for t in marked}) == len(marked)
+
+
+def test_a_digest_is_of_the_content_and_not_of_the_order_of_keys(program: ModuleType) -> None:
+    manifest = render("traefik", facts())
+    turned = [dict(reversed(thing.items())) for thing in manifest]
+    assert program.digest("traefik", manifest) == program.digest("traefik", turned)
+    other = render("traefik", facts("1.36.4"))
+    assert program.digest("traefik", manifest) != program.digest("traefik", other)
+
+
+@pytest.mark.parametrize(
+    ("status", "ready"),
+    [
+        ({"observedGeneration": 2, "updatedReplicas": 1, "readyReplicas": 1}, True),
+        ({"observedGeneration": 1, "updatedReplicas": 1, "readyReplicas": 1}, False),
+        ({"observedGeneration": 2, "readyReplicas": 1}, False),
+        ({}, False),
+    ],
+)
+def test_a_deployment_is_ready_with_its_newest_pods(
+    program: ModuleType, status: dict[str, int], ready: bool
+) -> None:
+    thing = {"kind": "Deployment", "metadata": {"generation": 2}, "spec": {"replicas": 1}}
+    assert program.ready({**thing, "status": status}) == ready
+
+
+def test_a_daemon_set_without_a_node_is_not_ready(program: ModuleType) -> None:
+    thing = {"kind": "DaemonSet", "metadata": {"generation": 1}, "spec": {}}
+    status = {"observedGeneration": 1, "desiredNumberScheduled": 0, "numberReady": 0}
+    assert not program.ready({**thing, "status": status})
+    some = {"desiredNumberScheduled": 2, "updatedNumberScheduled": 2, "numberReady": 2}
+    assert program.ready({**thing, "status": {"observedGeneration": 1, **some}})
