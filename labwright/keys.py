@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from labwright.model import Artifact
 
@@ -41,16 +41,10 @@ def key(artifact: Artifact, keys_of_needs: Mapping[str, str], revision: int) -> 
     return f"{artifact.id}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def keys(artifacts: Iterable[Artifact], without: Collection[str] = ()) -> dict[str, str]:
-    """Give id → key for artifacts in building order.
-
-    ``without`` names the artifacts that a lab does without: what needs them is built
-    without them, and gets another key. A need that comes later in the order is a KeyError.
-    """
+def keys(artifacts: Iterable[Artifact]) -> dict[str, str]:
+    """Give id → key for artifacts in building order; a need that comes later is a KeyError."""
     found: dict[str, str] = {}
     for artifact in artifacts:
-        if artifact.id in without:
-            continue
-        needs = {need: found[need] for need in artifact.needs if need not in without}
+        needs = {need: found[need] for need in artifact.needs}
         found[artifact.id] = key(artifact, needs, REVISION[artifact.recipe])
     return found

@@ -116,7 +116,12 @@ def _mirror(value: object) -> object:
 class MirrorsFile(_Model):
     """Other places for what vendors publish."""
 
-    apt: dict[str, Annotated[AptMirrorFile, BeforeValidator(_mirror)]] = {}
+    apt: dict[
+        str,
+        Annotated[
+            AptMirrorFile, BeforeValidator(_mirror, json_schema_input_type=str | AptMirrorFile)
+        ],
+    ] = {}
     registries: dict[str, Address] = {}
     charts: dict[str, Address] = {}
 
