@@ -56,7 +56,7 @@ def lock(folder: Folder) -> dict[str, dict[str, dict[str, str]]]:
 
 
 def test_three_ready_nodes_with_addresses_in_the_labs_subnet(three: Folder) -> None:
-    subnet = ipaddress.ip_network(str(lock(three)["subnet"]))
+    subnet = ipaddress.ip_network(str(lock(three)["network"]["subnet"]))
     items = json.loads(three.kubectl("get", "nodes", "-o", "json"))["items"]
     assert sorted(i["metadata"]["name"] for i in items) == ["cp1", "w1", "w2"]
     for item in items:
