@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -32,13 +32,18 @@ class Probes:
     outside: Mapping[str, str]
 
 
+def _is_probe(pod: Mapping[str, Any]) -> bool:
+    """Tell the probes from the pods that use add-ons, which are in the namespace too."""
+    return bool(pod["metadata"].get("labels", {}).get("app") == "probe")
+
+
 @pytest.fixture(scope="module")
 def probes(lab: Lab, deployment: Deployment) -> Probes:
     """Wait for the pods, then let each of them and each node ask for all that is checked."""
     namespace = deployment.namespace
     deployment.wait(DEADLINE)
     items = lab.get(f"pods,services -n {namespace}")["items"]
-    pods = {i["spec"]["nodeName"]: i for i in items if i["kind"] == "Pod"}
+    pods = {i["spec"]["nodeName"]: i for i in items if i["kind"] == "Pod" and _is_probe(i)}
     (service,) = (i["spec"]["clusterIP"] for i in items if i["kind"] == "Service")
     names = {node: pod["metadata"]["name"] for node, pod in pods.items()}
     addresses = {node: pod["status"]["podIP"] for node, pod in pods.items()}
