@@ -115,7 +115,9 @@ def test_pod_resolves_names(lab: Lab, probes: Probes, node: str) -> None:
 def _free(lab: Lab) -> str:
     taken = {i["spec"]["clusterIP"] for i in lab.get("services -A")["items"]}
     services = IPv4Network(lab.lock["network"]["services"])
-    return next(str(a) for a in map(services.__getitem__, range(-2, -99, -1)) if str(a) not in taken)
+    return next(
+        str(a) for a in map(services.__getitem__, range(-2, -99, -1)) if str(a) not in taken
+    )
 
 
 def _ask(address: str) -> str:
