@@ -611,8 +611,7 @@ def test_questions_about_a_lab_fetch_and_unpack_nothing(
         assert error is None
         assert planned_too
         assert planned_too.versions == made.versions
-        _facts, findings = it.doctor()
-        assert [f for f in findings if f.level == "error"] == []
+        assert [f for f in it.doctor().lab if f.level == "error"] == []
     assert {path.lstrip("/") for path in told} == ({"bundle.json"} if form == "address" else set())
     assert not cache.exists()
     assert [*(tmp_path / "class").iterdir()] == []
