@@ -21,7 +21,7 @@ def doctor(lab: str, *, as_data: bool, fix: bool, yes: bool) -> None:
         if fix:
             found = _mend(it, found, console)
         if as_data:
-            told = as_json(found.report, found.facts())
+            told = as_json(found.report, diagnosis.facts(found.checkup))
             console.raw(json.dumps(told, indent=2, sort_keys=True) + "\n")
         else:
             _print(it, found, console)

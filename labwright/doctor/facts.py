@@ -1,4 +1,4 @@
-"""What the doctor measures beyond HostFacts. Frozen values; ``None`` where nothing could be read."""
+"""What the doctor measures beyond HostFacts; ``None`` where nothing could be read."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Kvm:
 
 @dataclass(frozen=True, slots=True)
 class VirtualBox:
-    """``driver`` is the loaded driver's version; ``permitted`` is networks.conf, if there is one."""
+    """``driver`` is the loaded one's version; ``permitted`` what networks.conf says, if there."""
 
     driver: str = ""
     permitted: tuple[IPv4Network, ...] | None = None

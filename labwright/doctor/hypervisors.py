@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Network
 
 from packaging.version import Version
@@ -35,7 +36,7 @@ def _versions(c: Checkup) -> str:
 
 @rule(
     "virtualbox.kvm-holds-cpu",
-    "KVM holds the processor before VirtualBox can (kernel 6.12 or later, VirtualBox before 7.2.10)",
+    "KVM takes the processor first: kernel 6.12 or later, VirtualBox before 7.2.10",
     "error",
     ("virtualbox",),
     "https://github.com/VirtualBox/virtualbox/issues/81",
@@ -153,7 +154,7 @@ def kvm_does_not_boot(c: Checkup) -> Hit | None:
     if c.kvm.boots is not False:
         return None
     return Hit(
-        "a guest of a few instructions did not come up under KVM",
+        "guests of a few instructions do not come up under KVM",
         c.kvm.why,
         "look at dmesg for kvm; set provider: docker",
     )
@@ -193,7 +194,7 @@ def libvirt_not_running(c: Checkup) -> Hit | None:
 )
 def driver_mismatch(c: Checkup) -> Hit | None:
     """After an update the old driver stays loaded until it is replaced."""
-    ours, loaded = c.version("VBoxManage"), c.virtualbox.driver.split("_")[0].split("r")[0]
+    ours, loaded = c.version("VBoxManage"), re.split(r"[ _r]", c.virtualbox.driver)[0]
     if ours == NONE or not loaded or loaded == str(ours):
         return None
     return Hit(

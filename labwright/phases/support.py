@@ -14,9 +14,9 @@ from pathlib import Path
 from labwright import __version__, known
 from labwright.doctor import Checkup, as_json, examine
 from labwright.errors import LabError
-from labwright.phases.boot import read_machines
 from labwright.phases.base import Run
-from labwright.phases.diagnosis import FACTS
+from labwright.phases.boot import read_machines
+from labwright.phases.diagnosis import facts
 from labwright.tools.redact import is_secret, redact, values
 from labwright.tools.ssh import Ssh
 from labwright.tools.workdir import refused
@@ -82,7 +82,7 @@ def pack(run: Run, checkup: Checkup, target: Path) -> tuple[Path, list[str]]:
 
 
 def _doctor(checkup: Checkup) -> str:
-    data = as_json(examine(checkup), FACTS.dump_python(checkup, mode="json"))
+    data = as_json(examine(checkup), facts(checkup))
     return json.dumps(data, indent=1, sort_keys=True) + "\n"
 
 

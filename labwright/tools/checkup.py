@@ -39,7 +39,9 @@ ROOT = Path("/")
 QEMU = "qemu-system-x86_64"
 VENDOR_FLAGS = ("vmx", "svm")
 LIBVIRT_SOCKETS = ("run/libvirt/libvirt-sock", "run/libvirt/virtqemud-sock")
-DEAD_SOURCES = re.compile(r"^[^#]*(?:apt\.kubernetes\.io|packages\.cloud\.google\.com/apt)", re.M)
+DEAD_SOURCES = re.compile(
+    r"^[^#]*(?:apt\.kubernetes\.io|packages\.cloud\.google\.com/apt)", re.MULTILINE
+)
 FIREWALLS = ("firewalld", "ufw")
 WRITES, WRITE_SIZE, WRITE_SECONDS = 200, 2300, 2.0
 BULK = 32 * 2**20
@@ -230,17 +232,17 @@ def _controllers(root: Path) -> frozenset[str]:
 
 
 def _meminfo(root: Path) -> dict[str, int]:
-    rows = re.findall(r"^(\w+):\s+(\d+) kB$", _text(root / "proc/meminfo"), re.M)
+    rows = re.findall(r"^(\w+):\s+(\d+) kB$", _text(root / "proc/meminfo"), re.MULTILINE)
     return {name: int(value) for name, value in rows}
 
 
 def _network(shell: Shell, found: HostFacts, root: Path) -> Network:
     resolv = _text(root / "etc/resolv.conf")
-    search = re.findall(r"^(?:search|domain)\s+(.+)$", resolv, re.M)
+    search = re.findall(r"^(?:search|domain)\s+(.+)$", resolv, re.MULTILINE)
     policy, chain = _forward(shell)
     answering = [name for name, answer in found.upstream.items() if answer == "answers"]
     return Network(
-        resolvers=tuple(re.findall(r"^nameserver\s+(\S+)", resolv, re.M)),
+        resolvers=tuple(re.findall(r"^nameserver\s+(\S+)", resolv, re.MULTILINE)),
         search=tuple(search[-1].split()) if search else (),
         made_up=netprobe.made_up(),
         strangers=netprobe.strangers(),
@@ -269,7 +271,7 @@ def _forward(shell: Shell) -> tuple[str, bool]:
         said = shell.run([program, "-S"], check=False, timeout=10).out
     except LabError:
         return "", False
-    policy = re.search(r"^-P FORWARD (\w+)$", said, re.M)
+    policy = re.search(r"^-P FORWARD (\w+)$", said, re.MULTILINE)
     return policy[1] if policy else "", "-N DOCKER-USER" in said
 
 
