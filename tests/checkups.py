@@ -1,4 +1,4 @@
-"""Measured hosts for the doctor's rules: one on which nothing is wrong, and what differs from it."""
+"""Measured hosts for the doctor's rules: one with nothing wrong, and what differs from it."""
 
 from __future__ import annotations
 

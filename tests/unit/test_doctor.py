@@ -328,9 +328,10 @@ def test_without_systemd_docker_is_started_by_itself_and_the_clock_left_alone() 
 
 def row(rule: Rule) -> str:
     providers = "all" if rule.providers == ALL else ", ".join(rule.providers)
-    pains = ", ".join(map(str, rule.pains)) or "–"
+    pains = ", ".join(map(str, rule.pains)) or "-"
     where = rule.source.removeprefix("https://").removeprefix("www.")
-    return f"| `{rule.id}` | {rule.level} | {providers} | {rule.title} | {pains} | [{where}]({rule.source}) |"
+    cells = (f"`{rule.id}`", rule.level, providers, rule.title, pains, f"[{where}]({rule.source})")
+    return f"| {' | '.join(cells)} |"
 
 
 def test_the_docs_list_every_rule() -> None:
