@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,11 @@ OBJECTS = {"claim": "PersistentVolumeClaim", "pod": "Pod"}
 PROBE = "labwright/probe"
 MOUNT = "/volume"
 CERTS = "/etc/containerd/certs.d"
+# A pulled image has more names than its own: those by digest, of the same target.
+NAMES = (
+    "index($1, image) == 1 {wanted[$3]} {target[$1] = $3} "
+    "END {for (name in target) if (target[name] in wanted) print name}"
+)
 PUSHING = Path(__file__).with_name("pushing.py")
 
 
@@ -112,7 +118,7 @@ class Uses:
             try:
                 lines = self._lab.kubectl("top nodes --no-headers").splitlines()
             except AssertionError as error:
-                return str(error)
+                return f"{error}; {self._api_trouble()}"
             found.update({line.split()[0]: line for line in lines if "unknown" not in line})
             missing = sorted(wanted - set(found))
             return f"kubectl top does not know {', '.join(missing)}" if missing else ""
@@ -132,24 +138,33 @@ class Uses:
         image = f"{registry}/{PROBE}"
         ask = f"curl -s -m 10 -o /dev/null -w '%{{http_code}}' https://{registry}/v2/"
         found: dict[str, Any] = {"trusted": {n: self._run(n, ask) for n in nodes}}
-        base, config = f"{self.namespace}-base", ""
         try:
-            source = self._lab.facts["image_refs"]["busybox"]
-            platform = "linux/$(dpkg --print-architecture)"
-            push = f"ctr -n k8s.io images push --hosts-dir {CERTS} --platform {platform}"
-            self._run(nodes[-1], f"{push} {image}:{base} {source} 2>&1")
-            config = self._pushing(nodes[-1], "make", base, self.namespace)
-            pods = [_pulled(node, f"{image}:{self.namespace}") for node in nodes]
-            self._apply(*pods)
-            self._until("pods from the registry", partial(self._late, "app=pulled", "pod"))
-            logs = f"-n {self.namespace} logs pulled-"
-            found["said"] = {n: self._lab.kubectl(f"{logs}{n}").strip() for n in nodes}
-        finally:
-            found["gone"] = self._pushing(nodes[-1], "remove", base, self.namespace).split()
-            mine = f"ctr -n k8s.io images ls -q | grep -F -e {image} -e {config or image}"
-            forget = f"{mine} | xargs -r ctr -n k8s.io images rm >/dev/null; {mine}; true"
-            found["left"] = {n: self._run(n, forget) for n in nodes}
-        return found
+            found["said"] = self._pulled_words(nodes, image)
+        except AssertionError:
+            # What kept it from working keeps this from working too, and is the better word.
+            with suppress(AssertionError):
+                self._unpush(nodes, image)
+            raise
+        return {**found, **self._unpush(nodes, image)}
+
+    def _pulled_words(self, nodes: list[str], image: str) -> dict[str, str]:
+        source = self._lab.facts["image_refs"]["busybox"]
+        platform = "linux/$(dpkg --print-architecture)"
+        push = f"ctr -n k8s.io images push --hosts-dir {CERTS} --platform {platform}"
+        self._run(nodes[-1], f"{push} {image}:{self.namespace}-base {source} 2>&1")
+        self._pushing(nodes[-1], "make", f"{self.namespace}-base", self.namespace)
+        self._apply(*(_pulled(node, f"{image}:{self.namespace}") for node in nodes))
+        self._until("pods from the registry", partial(self._late, "app=pulled", "pod"))
+        logs = f"-n {self.namespace} logs pulled-"
+        return {node: self._lab.kubectl(f"{logs}{node}").strip() for node in nodes}
+
+    def _unpush(self, nodes: list[str], image: str) -> Mapping[str, Any]:
+        tags = (f"{self.namespace}-base", self.namespace)
+        gone = self._pushing(nodes[-1], "remove", *tags).split()
+        mine = f"ctr -n k8s.io images ls | awk -v image={image} '{NAMES}'"
+        forget = f"{mine} | xargs -r ctr -n k8s.io images rm >/dev/null; {mine}"
+        left = {node: self._run(node, forget) for node in nodes}
+        return {"gone": gone, "left": left}
 
     def _pushing(self, node: str, what: str, *words: str) -> str:
         registry = self._lab.facts["registry_address"]
@@ -163,6 +178,11 @@ class Uses:
         said = (result.stderr or result.stdout).strip().splitlines()
         assert result.rc == 0, f"{node}: {said[-1] if said else f'exit code {result.rc}'}"
         return str(result.stdout).strip()
+
+    def _api_trouble(self) -> str:
+        """Say what the API server thinks of the metrics server; kubectl does not."""
+        status = self._lab.get("apiservice v1beta1.metrics.k8s.io").get("status", {})
+        return "; ".join(c.get("message", "") for c in status.get("conditions", []))
 
     def _ingress(self) -> Mapping[str, Any]:
         """Give the Ingress as it is once every node with Traefik has an answer for it.
