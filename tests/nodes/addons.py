@@ -136,7 +136,7 @@ class Uses:
         nodes = [node["name"] for node in self._lab.facts["cluster_nodes"]]
         registry = self._lab.facts["registry_address"]
         image = f"{registry}/{PROBE}"
-        ask = f"curl -s -m 10 -o /dev/null -w '%{{http_code}}' https://{registry}/v2/"
+        ask = f"curl -sS -m 10 -o /dev/null -w '%{{http_code}}' https://{registry}/v2/"
         found: dict[str, Any] = {"trusted": {n: self._run(n, ask) for n in nodes}}
         try:
             found["said"] = self._pulled_words(nodes, image)
