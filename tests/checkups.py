@@ -66,9 +66,9 @@ def with_(part: str, **values: Any) -> Checkup:
     return replace(HEALTHY, **{part: replace(getattr(HEALTHY, part), **values)})
 
 
-def without(tool: str) -> Checkup:
-    """The healthy host without one program."""
-    return with_("host", tools={name: found for name, found in TOOLS.items() if name != tool})
+def without(*names: str) -> Checkup:
+    """The healthy host without some programs."""
+    return with_("host", tools={name: tool for name, tool in TOOLS.items() if name not in names})
 
 
 def with_version(tool: str, version: str, checkup: Checkup = HEALTHY) -> Checkup:

@@ -13,24 +13,6 @@ SYNC_MS = 10.0
 
 
 @rule(
-    "system.windows",
-    "Windows",
-    "error",
-    ALL,
-    "https://github.com/ansible/ansible/issues/71429",
-    systems=("windows",),
-    pains=(16,),
-)
-def windows(c: Checkup) -> Hit | None:
-    """Ansible runs on no Windows."""
-    return Hit(
-        "Labwright does not run on Windows itself: Ansible does not",
-        f"{c.host.os} {c.host.os_version}",
-        "use WSL 2 with provider: docker, or a Linux computer",
-    )
-
-
-@rule(
     "system.wsl",
     "Windows Subsystem for Linux",
     "error",
@@ -51,21 +33,20 @@ def wsl(c: Checkup) -> Hit | None:
 
 @rule(
     "vagrant.missing",
-    "Vagrant is not installed",
-    "note",
+    "Vagrant is not here, and nothing that `lab.up` could install it with",
+    "error",
     ALL,
     "https://developer.hashicorp.com/vagrant/install",
     systems=BOTH,
 )
 def no_vagrant(c: Checkup) -> Hit | None:
-    """`lab.up` installs it where there is apt."""
-    if "vagrant" in c.host.tools:
+    """Where there is apt, `lab.up` installs it, after asking."""
+    if "vagrant" in c.host.tools or "apt-get" in c.host.tools:
         return None
-    apt = "apt-get" in c.host.tools
     return Hit(
         "Vagrant is not installed",
-        "not on the PATH",
-        "lab.up installs it, after asking" if apt else "install Vagrant 2.3.4 or later",
+        "neither vagrant nor apt-get is on the PATH",
+        "install Vagrant 2.3.4 or later",
     )
 
 
@@ -172,7 +153,6 @@ def locale(c: Checkup) -> Hit | None:
 
 
 RULES: tuple[Rule, ...] = (
-    windows,
     wsl,
     no_vagrant,
     memory_low,

@@ -49,6 +49,24 @@ def stopped(c: Checkup) -> Hit | None:
 
 
 @rule(
+    "docker.missing",
+    "Docker is not here, and nothing that `lab.up` could install it with",
+    "error",
+    DOCKER,
+    "https://docs.docker.com/engine/install/",
+)
+def missing(c: Checkup) -> Hit | None:
+    """Where there is apt, `lab.up` installs docker.io, after asking."""
+    if c.host.docker_api or {"dockerd", "apt-get"} & set(c.host.tools) or denied.check(c):
+        return None
+    return Hit(
+        "Docker is not installed",
+        "no daemon answers, and neither dockerd nor apt-get is on the PATH",
+        "install Docker 20.10 or later",
+    )
+
+
+@rule(
     "docker.rootless",
     "the Docker daemon runs without root",
     "error",
@@ -275,6 +293,7 @@ def forward(c: Checkup) -> Hit | None:
 RULES: tuple[Rule, ...] = (
     denied,
     stopped,
+    missing,
     rootless,
     storage_driver,
     disk,

@@ -48,6 +48,8 @@ BULK = 32 * 2**20
 # The return value of adjtimex for a clock that no server keeps (linux/timex.h).
 TIME_ERROR = 5
 LISTEN = "0A"
+# macOS has no fdatasync.
+SYNC = getattr(os, "fdatasync", os.fsync)
 ANYWHERE = frozenset({"00000000", "0" * 32})
 
 
@@ -322,7 +324,7 @@ def _disk(folder: Path) -> tuple[float | None, float | None]:
             took = sorted(_synced_writes(file.fileno()))
             start = time.perf_counter()
             os.write(file.fileno(), bytes(BULK))
-            os.fdatasync(file.fileno())
+            SYNC(file.fileno())
             rate = BULK / 1e6 / max(time.perf_counter() - start, 1e-6)
     except OSError:
         return None, None
@@ -334,7 +336,7 @@ def _synced_writes(handle: int) -> Iterator[float]:
     for _ in range(WRITES):
         start = time.perf_counter()
         os.write(handle, data)
-        os.fdatasync(handle)
+        SYNC(handle)
         yield time.perf_counter() - start
         if time.perf_counter() > end:
             return

@@ -40,7 +40,7 @@ TCP6 = """  sl  local_address rem_address   st
 class Deaf(Shell):
     """A shell that has no programs."""
 
-    def run(self, argv: object, **_more: object) -> Result:  # type: ignore[override]
+    def run(self, argv: object, **_more: object) -> Result:
         return Result((), 1, "", "", 0.0)
 
     def has(self, program: str) -> bool:

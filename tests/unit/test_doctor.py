@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -29,16 +30,20 @@ def on(system: str, checkup: Checkup, arch: str = "x86_64") -> Checkup:
     return replace(checkup, host=replace(checkup.host, os_kind=system, arch=arch))
 
 
-def driverless(**values: bool) -> Checkup:
+def driverless(**values: Any) -> Checkup:
     bare = with_("host", **NO_DRIVER)
     return replace(bare, virtualbox=replace(bare.virtualbox, **values))
 
 
+def stopped(checkup: Checkup) -> Checkup:
+    host = replace(checkup.host, docker_api=None, docker_why="docker could not be started")
+    return replace(checkup, host=host)
+
+
 # Rule → (a host that it is about, a host that it leaves alone and that is near to it).
 CASES: dict[str, tuple[Checkup, Checkup]] = {
-    "system.windows": (on("windows", HEALTHY), HEALTHY),
     "system.wsl": (with_("system", wsl=True), HEALTHY),
-    "vagrant.missing": (without("vagrant"), HEALTHY),
+    "vagrant.missing": (without("vagrant", "apt-get"), without("vagrant")),
     "memory.low": (
         with_("system", memory_available=5119),
         with_("system", memory_available=5120),
@@ -129,6 +134,10 @@ CASES: dict[str, tuple[Checkup, Checkup]] = {
     "docker.stopped": (
         with_("host", docker_api=None, docker_why="Cannot connect to the Docker daemon"),
         with_("host", docker_api=None, docker_why="permission denied while trying to connect"),
+    ),
+    "docker.missing": (
+        stopped(without("dockerd", "apt-get")),
+        stopped(without("dockerd")),
     ),
     "docker.rootless": (with_("docker", rootless=True), HEALTHY),
     "docker.storage-driver": (with_("docker", driver="vfs"), with_("docker", driver="overlayfs")),

@@ -86,7 +86,7 @@ def lab(tmp_path: Path) -> Run:
         "inventory/secret.yml": f"password: {RANCHER}\n",
         "logs/vagrant.log": f"==> cp1: up\nproxy http://user:hunter22@proxy:3128\n{PEM}",
         "report/verify.xml": "<testsuites/>",
-        "ansible/artifacts/1/stdout": f"TASK [join] --certificate-key {CERTIFICATE_KEY}\n{RANCHER}\n",
+        "ansible/artifacts/1/stdout": f"join --certificate-key {CERTIFICATE_KEY}\n{RANCHER}\n",
         "ansible/artifacts/1/job_events/1.json": json.dumps({"token": TOKEN}),
         "ansible/env/extravars": f"password: {RANCHER}\n",
         "unlisted.txt": "not named, so not packed\n",
