@@ -8,7 +8,7 @@ from pathlib import Path
 from labwright.cli import end, session
 from labwright.console import Console
 from labwright.doctor import Checkup, Report, Verdict, as_json, mend
-from labwright.errors import HostError
+from labwright.errors import Finding, HostError, SpecError
 from labwright.lab import Lab, Options
 from labwright.phases import diagnosis
 from labwright.phases.diagnosis import Diagnosis
@@ -17,6 +17,9 @@ from labwright.phases.diagnosis import Diagnosis
 def doctor(lab: str, *, as_data: bool, fix: bool, yes: bool) -> None:
     """Print what is wrong with this host, by provider; end with 3 where no provider works."""
     with session(Options(lab=lab, yes=yes)) as (it, console):
+        if as_data and fix:
+            what, do = "--json and --fix do not go together", "mend first, then ask for JSON"
+            raise SpecError(Finding("spec.json-and-fix", "error", what, fix=do))
         found = it.doctor()
         if fix:
             found = _mend(it, found, console)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -46,6 +46,15 @@ def patterns() -> tuple[Known, ...]:
 def find(text: str) -> tuple[Finding, ...]:
     """Give what is known of the words in a text, each once, in the order of known.toml."""
     return tuple(known.finding() for known in patterns() if known.match.search(text))
+
+
+def last_lines(text: str) -> Iterator[tuple[Finding, str]]:
+    """Give what is known of a log, with the line that said so last: old trouble may be over."""
+    for known in patterns():
+        start = max((match.start() for match in known.match.finditer(text)), default=None)
+        if start is not None:
+            begin = text.rfind("\n", 0, start) + 1
+            yield known.finding(), text[begin:].partition("\n")[0]
 
 
 def explain(error: LabError) -> None:

@@ -156,14 +156,19 @@ class Lab:
 
     def doctor(self) -> diagnosis.Diagnosis:
         """Measure the host, judge each provider, and say what this lab would meet here."""
-        return diagnosis.diagnose(self._wanted())
+        try:
+            run = self._wanted()
+        except SpecError as error:
+            # A host can be looked at whatever is wrong with lab.yaml.
+            return diagnosis.of_host(self.tools, error.findings)
+        return diagnosis.diagnose(run)
 
     def support(self, target: Path) -> tuple[Path, list[str]]:
         """Pack what others need to see of this lab, secrets taken out; give what is inside.
 
         ``target`` is a folder or the archive to be.
         """
-        checkup = self.doctor().checkup
+        checkup = diagnosis.of_host(self.tools).checkup
         return support.pack(self._run(), checkup, support.archive(target, self.name))
 
     def status(self) -> dict[str, Any]:

@@ -33,7 +33,8 @@ class Command:
     def shown(self) -> str:
         """Give it as one would type it."""
         line = shlex.join(self.argv) + (" &" if self.daemon else "")
-        return f"printf {shlex.quote(self.text)} | {line}" if self.text else line
+        words = self.text.replace("\\", r"\\").replace("%", "%%").replace("\n", r"\n")
+        return f"printf {shlex.quote(words)} | {line}" if words else line
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from labwright.errors import Finding, LabError
 from labwright.model import HostFacts, Plan
 from labwright.phases import preflight
 from labwright.phases.base import Run, Tools
-from labwright.tools import checkup, workdir
+from labwright.tools import checkup, host, workdir
 
 FACTS: TypeAdapter[Checkup] = TypeAdapter(Checkup)
 
@@ -46,6 +46,12 @@ def diagnose(run: Run) -> Diagnosis:
     made, own = _prospects(run, facts)
     measured = checkup.measure(run.tools.shell, facts, wish_of(made))
     return Diagnosis(measured, examine(measured), own)
+
+
+def of_host(tools: Tools, lab: tuple[Finding, ...] = ()) -> Diagnosis:
+    """Measure and judge the host without a lab; ``lab`` is what there is to say of one."""
+    measured = checkup.measure(tools.shell, host.facts(tools.shell), wish_of(None))
+    return Diagnosis(measured, examine(measured), lab)
 
 
 def wish_of(made: Plan | None) -> Wish:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from labwright import __version__, known
 from labwright.doctor import Checkup, as_json, examine
-from labwright.errors import LabError
+from labwright.errors import Finding, LabError
 from labwright.phases.base import Run
 from labwright.phases.boot import read_machines
 from labwright.phases.diagnosis import facts
@@ -139,8 +139,12 @@ def _known(texts: Mapping[str, str]) -> str:
     lines = []
     for name, text in texts.items():
         if name != "doctor.json":
-            lines += [f"{name}: {f.id}: {f.what}\n  {f.fix}\n" for f in known.find(text)]
+            lines += [_told(name, *seen) for seen in known.last_lines(text)]
     return "".join(lines) or "nothing in these files is known as a failure\n"
+
+
+def _told(name: str, finding: Finding, line: str) -> str:
+    return f"{name}: {finding.id}: {finding.what}\n  last: {line[:300]}\n  {finding.fix}\n"
 
 
 def _readme(run: Run, texts: Mapping[str, str]) -> str:
@@ -148,7 +152,8 @@ def _readme(run: Run, texts: Mapping[str, str]) -> str:
     head = (
         f"Lab {run.workdir.name}, packed by Labwright {__version__} on {when}.\n"
         "Keys, kubeconfig, passwords and certificates' keys are not here; what has the shape of a\n"
-        "secret, or is one of this lab's, was masked in every file. Begin with known.txt.\n\n"
+        "secret, or is one of this lab's, was masked in every file. Begin with known.txt: what it\n"
+        "quotes may be over, as a lab that comes up says some of it too.\n\n"
     )
     return head + "".join(
         f"{name}  {len(text.encode())} bytes\n" for name, text in sorted(texts.items())

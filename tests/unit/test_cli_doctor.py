@@ -17,9 +17,10 @@ from labwright.console import Console
 from labwright.doctor import Checkup, examine
 from labwright.doctor.mend import Remedy
 from labwright.errors import Finding
-from labwright.lab import Lab
+from labwright.lab import Lab, Options
 from labwright.phases import diagnosis
 from labwright.phases.diagnosis import Diagnosis
+from labwright.tools import checkup, host
 from tests.checkups import HEALTHY, recorded, with_
 
 MICROVM = recorded("microvm")
@@ -45,10 +46,11 @@ class Measured:
         note = Finding("host.lacking", "note", "lab.up will start Docker")
 
         def doctor(_lab: Lab) -> Diagnosis:
-            checkup = self.left.pop(0)
-            return Diagnosis(checkup, examine(checkup), (note,))
+            seen = self.left.pop(0)
+            return Diagnosis(seen, examine(seen), (note,))
 
         monkeypatch.setattr(Lab, "doctor", doctor)
+        monkeypatch.setattr(diagnosis, "of_host", lambda _tools: doctor(Lab(Options())))
         monkeypatch.setattr(diagnosis, "apply", lambda _tools, remedy: self.done.append(remedy))
 
 
@@ -126,6 +128,11 @@ def test_fixing_shows_the_commands_asks_and_measures_again(
     assert "warning" not in out
 
 
+def test_json_and_fix_do_not_go_together(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(as_data=True, fix=True) == 2
+    assert "do not go together" in capsys.readouterr().out
+
+
 def test_who_says_no_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = Measured(monkeypatch, with_("kernel", inotify_instances=128))
     monkeypatch.setattr(Console, "ask", lambda _self, _question: False)
@@ -144,6 +151,19 @@ def test_without_fix_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = Measured(monkeypatch, with_("kernel", inotify_instances=128))
     assert run() == 0
     assert measured.done == []
+
+
+def test_a_broken_lab_yaml_does_not_hide_the_host(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "lab.yaml").write_text("name: demo\n")
+    lab = Lab(Options())
+    (tmp_path / "lab.yaml").write_text("name: demo\nwokers: 2\n")
+    monkeypatch.setattr(host, "facts", lambda _shell: HEALTHY.host)
+    monkeypatch.setattr(checkup, "measure", lambda *_given: HEALTHY)
+    found = lab.doctor()
+    assert found.report.works
+    assert [finding.id for finding in found.lab] == ["spec.unknown-key"]
 
 
 def test_support_says_what_is_inside(

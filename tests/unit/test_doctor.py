@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -14,7 +15,7 @@ import jsonschema
 import pytest
 
 from labwright.doctor import RULES, Checkup, as_json, examine
-from labwright.doctor.mend import MENDERS, remedies
+from labwright.doctor.mend import MENDERS, Command, remedies
 from labwright.doctor.rule import ALL, Rule
 from labwright.errors import errors
 from labwright.phases.diagnosis import FACTS, facts
@@ -323,6 +324,13 @@ def test_networks_conf_keeps_the_default_where_there_was_no_file() -> None:
     named = CASES["virtualbox.networks-conf"][0]
     (remedy,) = remedies(named, examine(named).findings)
     assert remedy.commands[-1].text == f"* {LAB}\n"
+
+
+def test_a_shown_command_does_what_the_remedy_does(tmp_path: Path) -> None:
+    command = Command(("tee", str(tmp_path / "a file")), "50% \\ * 10.0.0.0/8\nit's\n")
+    assert "\n" not in command.shown()
+    subprocess.run(["sh", "-c", command.shown()], check=True, capture_output=True)
+    assert (tmp_path / "a file").read_text() == command.text
 
 
 def test_without_systemd_docker_is_started_by_itself_and_the_clock_left_alone() -> None:

@@ -55,6 +55,14 @@ def test_words_of_success_are_not_taken_for_failures(text: str) -> None:
     assert known.find(text) == ()
 
 
+def test_of_a_log_the_last_line_that_says_so_is_given() -> None:
+    log = "10:00 cni plugin not initialized\n10:01 cni plugin not initialized\n10:02 fine\n"
+    ((finding, line),) = known.last_lines(log)
+    assert finding.id == "known.kubelet.no-cni"
+    assert line == "10:01 cni plugin not initialized"
+    assert list(known.last_lines("10:02 fine\n")) == []
+
+
 def test_the_known_comes_first_and_the_tool_keeps_its_words() -> None:
     error = BootError(NOT_STARTED, WORDS)
     known.explain(error)

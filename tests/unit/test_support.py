@@ -155,7 +155,9 @@ def test_what_is_inside(lab: Run, tmp_path: Path) -> None:
 
 def test_what_is_known_of_the_logs_is_said(lab: Run, tmp_path: Path) -> None:
     path, _ = support.pack(lab, HEALTHY, tmp_path / "out.tar.gz")
-    assert "nodes/cp1/kubelet.log: known.kubelet.too-many-files" in packed(path)["known.txt"]
+    told = packed(path)["known.txt"]
+    assert "nodes/cp1/kubelet.log: known.kubelet.too-many-files" in told
+    assert "\n  last: E1123 failed: inotify_init: too many open files" in told
 
 
 def test_a_node_that_does_not_answer_is_no_failure(lab: Run, tmp_path: Path) -> None:
