@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Network
+from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
 
+from labwright import authority
+from labwright.authority import Scope, Server
 from labwright.doctor.facts import Cpu, Wish
 from labwright.tools import checkup, kvmprobe, netprobe
 from labwright.tools.shell import Result, Shell
@@ -177,18 +179,13 @@ def test_the_locale_that_ansible_sees(
 @contextmanager
 def serving_tls(folder: Path) -> Iterator[int]:
     """A server on this computer with a certificate that nobody trusts."""
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-nodes", "-subj", "/CN=proxy", "-addext", "subjectAltName=IP:127.0.0.1"),
-            *("-keyout", str(key), "-out", str(certificate)),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    now = datetime.now(UTC)
+    here = IPv4Address("127.0.0.1")
+    own = authority.found(Scope("lab", "lab.internal", IPv4Network("192.168.56.0/24")), now)
+    pair = authority.issue(own, Server(("localhost",), (here,)), now)
+    (folder / "pair.pem").write_text(pair.certificate + pair.key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(folder / "pair.pem")
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer() -> None:
