@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from labwright.doctor import computer, containers, hypervisors, network
+from labwright.doctor import computer, containers, kvm, network, virtualbox
 from labwright.doctor.facts import Checkup
 from labwright.doctor.rule import ALL, Rule
 from labwright.errors import Finding, errors
@@ -18,7 +18,8 @@ __all__ = ["RULES", "SCHEMA", "Checkup", "Report", "Rule", "Verdict", "as_json",
 RULES: tuple[Rule, ...] = (
     *computer.RULES,
     *network.RULES,
-    *hypervisors.RULES,
+    *kvm.RULES,
+    *virtualbox.RULES,
     *containers.RULES,
 )
 # The version of the JSON form; it changes when a key goes or means something else.

@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -16,7 +17,8 @@ import pytest
 from labwright import authority
 from labwright.authority import Scope, Server
 from labwright.doctor.facts import Cpu, Wish
-from labwright.tools import checkup, kvmprobe, netprobe
+from labwright.model import HostNetwork
+from labwright.tools import checkup, kvmprobe, netprobe, sysprobe
 from labwright.tools.shell import Result, Shell
 from tests.fakes import DEBIAN
 
@@ -64,7 +66,7 @@ def test_a_processor() -> None:
 
 
 def test_ports_that_are_taken_on_all_addresses() -> None:
-    assert checkup.listening(TCP + TCP6) == (443, 8750)
+    assert netprobe.listening(TCP + TCP6) == (443, 8750)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,7 @@ def test_networks_conf(tmp_path: Path, text: str, networks: tuple[str, ...]) -> 
 
 
 def test_a_host_is_read_from_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(netprobe, "strangers", lambda: ())
+    monkeypatch.setattr(netprobe, "strangers", lambda _addresses: ())
     monkeypatch.setattr(netprobe, "made_up", lambda: "")
     monkeypatch.setattr(netprobe, "untrusted", lambda _names: ())
     root = lay(
@@ -144,13 +146,13 @@ def test_libvirt_answers_by_its_socket(tmp_path: Path) -> None:
 
 
 def test_the_disk_is_measured_and_nothing_stays(tmp_path: Path) -> None:
-    took, rate = checkup._disk(tmp_path)
+    took, rate = sysprobe.disk(tmp_path)
     assert took is not None
     assert took > 0
     assert rate is not None
     assert rate > 0
     assert [*tmp_path.iterdir()] == []
-    assert checkup._disk(tmp_path / "absent") == (None, None)
+    assert sysprobe.disk(tmp_path / "absent") == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,7 @@ def test_the_locale_that_ansible_sees(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert checkup._locale()[1] is utf8
+    assert sysprobe.own_locale()[1] is utf8
 
 
 # --- the network
@@ -218,6 +220,13 @@ def test_who_answers_tls_for_a_stranger_is_seen(tmp_path: Path) -> None:
 
 def hang_up(server: socket.socket) -> None:
     server.accept()[0].close()
+
+
+def test_an_address_of_this_hosts_own_network_is_no_stranger() -> None:
+    own = HostNetwork(IPv4Network("192.0.2.0/24"), "route on eth0")
+    default = HostNetwork(IPv4Network("0.0.0.0/0"), "route on eth0")
+    found = netprobe._foreign(replace(DEBIAN, networks=(own, default)))
+    assert found == ("198.51.100.33", "203.0.113.33")
 
 
 def test_a_server_without_tls_is_no_answer() -> None:
