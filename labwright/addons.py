@@ -60,6 +60,11 @@ def _ready(workload: Mapping[str, Any]) -> bool:
 def _addresses(own: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Give the addresses of services, and those of pods that have their node's."""
     for item in own:
+        balanced = item["status"].get("loadBalancer", {}).get("ingress", [])
+        if item["kind"] == "Service" and balanced:
+            port = item["spec"]["ports"][0]["port"]
+            yield from (f"{given['ip']}:{port}" for given in balanced if "ip" in given)
+            continue
         if item["kind"] == "Service" and item["spec"].get("clusterIP", "None") != "None":
             port = item["spec"]["ports"][0]["port"]
             yield f"{item['spec']['clusterIP']}:{port}"

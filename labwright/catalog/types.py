@@ -96,11 +96,15 @@ class Guest:
 
 @dataclass(frozen=True, slots=True)
 class Addon:
-    """A word of lab.yaml's ``addons``: what it is for, and the component that it installs."""
+    """A word of lab.yaml's ``addons``: what it is for, and the component that it installs.
+
+    ``images`` are the names of its images; without any its only one has the component's name.
+    """
 
     name: str
     title: str
     component: str
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -281,7 +281,13 @@ def apply(name: str, manifest: list[Json]) -> list[str]:
     done = delete(stale) if stale else []
     if before != marked:
         remember(name, marked)
-    return done + kubectl("apply", "--filename=-", stdin=as_list(marked)).splitlines()
+    # kubectl reads objects of a new kind only when the API serves it.
+    kinds = [thing for thing in marked if thing["kind"] == "CustomResourceDefinition"]
+    if kinds:
+        done += kubectl("apply", "--filename=-", stdin=as_list(kinds)).splitlines()
+        kubectl("wait", "--for=condition=established", "--filename=-", stdin=as_list(kinds))
+    others = [thing for thing in marked if thing not in kinds]
+    return done + kubectl("apply", "--filename=-", stdin=as_list(others)).splitlines()
 
 
 def wait(wanted: dict[str, list[Json]], deadline: float) -> list[str]:
