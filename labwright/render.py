@@ -72,7 +72,6 @@ def inventory(plan: Plan, stock: Stocked) -> str:
     shared = {
         **supply_facts(plan, stock, f"http://{plan.host_address}:{SUPPLY_PORT}"),
         "lab_subnet": str(plan.subnet),
-        "lab_load_balancer_range": f"{plan.subnet[200]}-{plan.subnet[249]}",
         "lab_pod_cidr": str(plan.pods),
         "lab_service_cidr": str(plan.services),
         "lab_dns_service_ip": str(plan.dns_service),

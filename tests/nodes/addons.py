@@ -45,9 +45,9 @@ class Uses:
         }
         # All at the same time: some wait long for the first answer.
         pool = ThreadPoolExecutor(len(known))
-        for name in known:
+        for name, use in known.items():
             if name in enabled:
-                self._answers[name] = pool.submit(known[name])
+                self._answers[name] = pool.submit(use)
         pool.shutdown(wait=False)
 
     def answer(self, name: str) -> Any:
