@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Interface
 
 from labwright import addresses, keys
-from labwright.catalog import Guest, kubeadm_api
+from labwright.catalog import Catalog, Guest, kubeadm_api
 from labwright.errors import Finding, HostError, errors
-from labwright.model import Box, Choice, HostFacts, Node, Pins, Plan, Spec
+from labwright.model import (
+    Box,
+    Choice,
+    HostFacts,
+    Node,
+    Pins,
+    Plan,
+    Service,
+    Spec,
+    domain,
+)
 from labwright.providers import PROVIDERS
 from labwright.providers.base import Provider
 from labwright.software import Inputs, choose
@@ -33,6 +43,7 @@ def build(given: Inputs) -> Plan:
         owner=network_name(spec.name),
         strict=provider.caps.only_subnets,
     )
+    nodes = tuple(_nodes(spec, place))
     return Plan(
         name=spec.name,
         provider=provider.name,
@@ -46,7 +57,7 @@ def build(given: Inputs) -> Plan:
         pods=spec.pods,
         services=spec.services,
         dns_service=spec.services.network_address + 10,
-        nodes=tuple(_nodes(spec, place)),
+        nodes=nodes,
         facts=provider.node_facts(host),
         schedule_on_control_planes=spec.schedule_on_control_planes,
         addons=software.addons,
@@ -62,6 +73,7 @@ def build(given: Inputs) -> Plan:
         warnings=(*software.warnings, *place.warnings, *_tight(spec, host)),
         wanted=software.wanted,
         bundle=given.bundled.folder if given.bundled else "",
+        services_at=tuple(_services(spec, given.catalog, software.addons, nodes)),
     )
 
 
@@ -124,6 +136,17 @@ def _nodes(spec: Spec, place: addresses.Place) -> Iterable[Node]:
         )
 
 
+def _services(
+    spec: Spec, catalog: Catalog, addons: Iterable[str], nodes: Sequence[Node]
+) -> Iterable[Service]:
+    first = nodes[0]
+    takes_pods = [n for n in nodes if n.role == "worker"] or [first]
+    for name in addons:
+        if host := catalog.addons[name].host:
+            node = takes_pods[0] if catalog.addons[name].at == "ingress" else first
+            yield Service(name, f"{host}.{domain(spec.name)}", node.address.ip)
+
+
 def _mac(lab: str, node: str) -> str:
     """Derive a MAC address in VirtualBox's range, the same for a node whenever it is planned."""
     digest = hashlib.sha256(f"{lab}/{node}".encode()).hexdigest()
@@ -140,8 +163,8 @@ def _node_image(places: Mapping[str, str], roles_digest: str, pins: Pins | None)
     return f"labwright/node:{hashlib.sha256(chr(10).join(words).encode()).hexdigest()[:16]}"
 
 
-# For the host and the user; no node is made of them.
-_NOT_BAKED = frozenset({"host", "charts"})
+# For the host and the user, or installed later; no node is baked with them.
+_NOT_BAKED = frozenset({"helm", "host", "charts"})
 
 
 def _tight(spec: Spec, host: HostFacts) -> Iterable[Finding]:

@@ -126,6 +126,7 @@ def _from_supply(
         addons=addons,
         charts=tuple(name for name in spec.versions if name in catalog.charts),
         mirrors=spec.mirrors,
+        helm="rancher" in addons,
     )
     artifacts = supply.artifacts(chosen)
     return Software(
