@@ -10,6 +10,7 @@ from labwright.catalog import Addon
 from labwright.model import Plan
 
 LABEL = "labwright.local/addon"
+BALANCER = "load-balancer"
 # Workloads and, for addresses, pods and services of every add-on.
 ASK = f"get deployments,daemonsets,services,pods --all-namespaces --selector {LABEL} --output json"
 
@@ -37,7 +38,7 @@ def states(
             addon.title,
             "unknown" if items is None and enabled else _state(own, enabled),
             plan.versions.get(addon.component, "") if enabled else "",
-            ", ".join(_addresses(own)),
+            ", ".join(_range(plan, own) if addon.name == BALANCER else _addresses(own)),
         )
 
 
@@ -55,6 +56,12 @@ def _ready(workload: Mapping[str, Any]) -> bool:
     if workload["kind"] == "DaemonSet":
         return bool(status.get("numberReady", 0) >= status.get("desiredNumberScheduled", 1))
     return bool(status.get("readyReplicas", 0) >= workload["spec"].get("replicas", 1))
+
+
+def _range(plan: Plan, own: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Give what services may get: where its own pods are says nothing to anyone."""
+    if own:
+        yield "-".join(map(str, plan.load_balancer))
 
 
 def _addresses(own: Sequence[Mapping[str, Any]]) -> Iterator[str]:

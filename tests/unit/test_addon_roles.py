@@ -286,6 +286,26 @@ def test_what_is_applied_is_marked_kept_and_deleted_as_the_same_objects(
     assert len({program.identity(t) for t in marked}) == len(marked)
 
 
+def test_a_kind_is_served_before_objects_of_it_are_made(
+    program: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, set[str]]] = []
+
+    def kubectl(*words: str, stdin: dict[str, Any] | None = None) -> str:
+        items = (stdin or {}).get("items", ())
+        asked.append((words[0], {thing["kind"] for thing in items}))
+        return ""
+
+    monkeypatch.setattr(program, "kubectl", kubectl)
+    program.apply("load-balancer", render("load-balancer", facts("1.36.4")))
+    first, wait, second = [(word, kinds) for word, kinds in asked if kinds]
+    assert first == ("apply", {"CustomResourceDefinition"})
+    assert wait == ("wait", {"CustomResourceDefinition"})
+    assert second[0] == "apply"
+    assert "IPAddressPool" in second[1]
+    assert "CustomResourceDefinition" not in second[1]
+
+
 def test_a_digest_is_of_the_content_and_not_of_the_order_of_keys(program: ModuleType) -> None:
     manifest = render("traefik", facts())
     turned = [dict(reversed(thing.items())) for thing in manifest]

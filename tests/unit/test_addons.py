@@ -71,6 +71,14 @@ def test_addresses_are_those_that_others_reach() -> None:
     assert (found.version, found.address) == ("1.10.1", "10.96.0.10:53, 192.168.56.22")
 
 
+def test_the_load_balancer_is_told_by_what_services_may_get() -> None:
+    pod = item(
+        "Pod", "load-balancer", spec={"hostNetwork": True}, status={"hostIP": "192.168.56.21"}
+    )
+    assert state_of("load-balancer", [pod]).address == "192.168.56.200-192.168.56.249"
+    assert state_of("load-balancer", []).address == ""
+
+
 def test_a_service_that_has_a_lab_address_is_told_by_that() -> None:
     service = {"clusterIP": "10.96.0.10", "ports": [{"port": 53}]}
     given = {"loadBalancer": {"ingress": [{"ip": "192.168.56.200"}]}}
