@@ -10,6 +10,7 @@ from labwright.model import Artifact
 
 REVISION: Mapping[str, int] = {
     "kubernetes": 1,
+    "cert-manager": 1,
     "coredns": 1,
     "local-path": 1,
     "metrics-server": 1,

@@ -33,6 +33,7 @@ HOST_PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "make",
             "rsync",
         ),
+        "cert-manager": ("ca-certificates",),
         "coredns": ("ca-certificates", "golang-1.19-go"),
         "local-path": ("ca-certificates",),
         "metrics-server": ("ca-certificates",),

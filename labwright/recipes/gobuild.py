@@ -53,6 +53,18 @@ class Program:
 
 PROGRAMS: Mapping[str, Program] = MappingProxyType(
     {
+        "cert-manager": Program(
+            "cert-manager",
+            "github.com/cert-manager/cert-manager",
+            tuple(
+                f"github.com/cert-manager/cert-manager/cmd/{name}"
+                for name in ("controller", "webhook", "cainjector")
+            ),
+            "certificates for what runs on it",
+            "cert-manager",
+            "github.com/cert-manager/cert-manager/pkg/util.AppVersion",
+            own=True,
+        ),
         "coredns": Program(
             "CoreDNS",
             "github.com/coredns/coredns",
@@ -104,7 +116,7 @@ def build(job: Job) -> None:
         job.run(asked, cwd=job.work, env=env, timeout=ANSWER)
     except ToolError as error:
         raise SupplyError(_no_module(program, version), error.details) from error
-    job.say(f"compile {' and '.join(program.names)}")
+    job.say(f"compile {', '.join(program.names)}")
     folder, suffix = (_main_module(job, program), "") if program.own else (job.work, f"@{version}")
     flags = " ".join(["-s -w", *([f"-X {program.stamp}={version}"] if program.stamp else [])])
     wanted = ["go", "install", "-ldflags", flags, *(f"{name}{suffix}" for name in program.packages)]

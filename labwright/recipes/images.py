@@ -51,6 +51,9 @@ class Addon:
 
 ADDONS: Mapping[str, Addon] = MappingProxyType(
     {
+        "cert-manager-cainjector": Addon("app/cmd/cainjector/cainjector", artifact="cert-manager"),
+        "cert-manager-controller": Addon("app/cmd/controller/controller", artifact="cert-manager"),
+        "cert-manager-webhook": Addon("app/cmd/webhook/webhook", artifact="cert-manager"),
         "coredns": Addon("coredns", ("-version",), tmp=False),
         "local-path": Addon("usr/bin/local-path-provisioner", ("--version",)),
         "metallb-controller": Addon("controller", artifact="metallb"),

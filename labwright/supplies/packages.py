@@ -7,7 +7,7 @@ from labwright.model import Artifact, HostFacts, ProviderName, SupplyName, Wante
 from labwright.supplies.base import Chosen, base_root, helm, not_buildable
 
 # Programs that come through the Go module proxy; the rest are Python wheels.
-FROM_GO = frozenset({"coredns", "local-path", "metallb", "metrics-server"})
+FROM_GO = frozenset({"cert-manager", "coredns", "local-path", "metallb", "metrics-server"})
 
 
 class Packages:

@@ -6,6 +6,7 @@ some twenty, and other checks come first.
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
@@ -38,6 +39,7 @@ class Uses:
         self._answers: dict[str, Future[Any]] = {}
         enabled = {name for name, addon in lab.facts["addons"].items() if addon["enabled"]}
         known = {
+            "cert-manager": self._certificate,
             "load-balancer": self._balanced,
             "local-path": self._volume,
             "metrics-server": self._metrics,
@@ -75,6 +77,27 @@ class Uses:
         while said := trouble():
             assert time.monotonic() < deadline, f"{what}: after {DEADLINE:.0f} s {said}"
             assert not self._over.wait(1), f"{what}: {said}"
+
+    def _certificate(self) -> bytes:
+        """Give the certificate that the lab's issuer made for a name, PEM."""
+
+        def refused() -> str:
+            try:
+                self._apply(_certificate(self.host))
+            except AssertionError as error:  # Its webhook is not trusted from the first second.
+                return str(error)
+            return ""
+
+        def unready() -> str:
+            there = self._lab.get(f"certificate probe -n {self.namespace}")
+            told = there.get("status", {}).get("conditions", [])
+            ready = any(c["type"] == "Ready" and c["status"] == "True" for c in told)
+            return "" if ready else "; ".join(c["message"] for c in told) or "nobody has seen it"
+
+        self._until("a Certificate", refused)
+        self._until("the certificate", unready)
+        secret = self._lab.get(f"secret probe-tls -n {self.namespace}")
+        return base64.b64decode(secret["data"]["tls.crt"])
 
     def _balanced(self) -> Mapping[str, Any]:
         """Give the ``address`` that a service got, and who heard what of it once all had an answer.
@@ -212,6 +235,16 @@ def _heard_here(url: str) -> str:
             return str(answer.read().decode()).strip()
     except OSError as error:
         return str(error)
+
+
+def _certificate(host: str) -> dict[str, Any]:
+    issuer = {"kind": "ClusterIssuer", "name": "lab"}
+    return {
+        "apiVersion": "cert-manager.io/v1",
+        "kind": "Certificate",
+        "metadata": {"name": "probe"},
+        "spec": {"secretName": "probe-tls", "dnsNames": [host], "issuerRef": issuer},
+    }
 
 
 def _balanced() -> dict[str, Any]:

@@ -19,6 +19,7 @@ from labwright import catalog
 
 ROLES = Path(__file__).resolve().parents[2] / "playbooks" / "roles"
 ADDONS = {
+    "cert-manager": "cert_manager",
     "load-balancer": "load_balancer",
     "local-path": "local_path",
     "metrics-server": "metrics_server",
@@ -28,9 +29,9 @@ ADDONS = {
 VERSIONS = {
     kubernetes: dict(zip(ADDONS, versions, strict=True))
     for kubernetes, versions in {
-        "1.20.2": ("0.12.0", "0.0.30", "0.7.2", "3.0.4"),
-        "1.31.14": ("0.16.2", "0.0.37", "0.8.1", "3.6.7"),
-        "1.36.4": ("0.16.2", "0.0.37", "0.8.1", "3.7.11"),
+        "1.20.2": ("1.10.2", "0.12.0", "0.0.30", "0.7.2", "3.0.4"),
+        "1.31.14": ("1.19.6", "0.16.2", "0.0.37", "0.8.1", "3.6.7"),
+        "1.36.4": ("1.21.2", "0.16.2", "0.0.37", "0.8.1", "3.7.11"),
     }.items()
 }
 # All of these are in every Kubernetes from 1.20 to 1.37: none needs a choice by version.
@@ -43,12 +44,14 @@ APIS = {
     "DaemonSet": "apps/v1",
     "Deployment": "apps/v1",
     "IngressClass": "networking.k8s.io/v1",
+    "MutatingWebhookConfiguration": "admissionregistration.k8s.io/v1",
     "Namespace": "v1",
     "Role": "rbac.authorization.k8s.io/v1",
     "RoleBinding": "rbac.authorization.k8s.io/v1",
     "Service": "v1",
     "ServiceAccount": "v1",
     "StorageClass": "storage.k8s.io/v1",
+    "ValidatingWebhookConfiguration": "admissionregistration.k8s.io/v1",
 }
 NODES = [
     {"name": "cp1", "address": "192.168.56.11", "role": "control_plane"},
@@ -271,6 +274,17 @@ def test_speakers_listen_at_the_nodes_lab_address(kubernetes: str) -> None:
     assert {"METALLB_HOST", "METALLB_ML_BIND_ADDR"} == bound
     # From 0.16 on metrics know no address, and are off.
     assert ("--port=0" in container["args"]) == (kubernetes != "1.20.2")
+
+
+def test_cert_managers_webhook_is_set_up_last_and_no_key_is_in_the_manifest() -> None:
+    manifest = render("cert-manager", facts())
+    kinds = [thing["kind"] for thing in manifest]
+    issuer = kinds.index("ClusterIssuer")
+    assert {k for k in kinds[issuer + 1 :] if k.endswith("WebhookConfiguration")} == set(kinds[-2:])
+    assert "Secret" not in kinds
+    secret = manifest[issuer]["spec"]["ca"]["secretName"]
+    given = yaml.safe_load((ROLES / "cert_manager/vars/main.yml").read_text("utf-8"))
+    assert given["__cert_manager_authority"]["metadata"]["name"] == secret
 
 
 @pytest.mark.parametrize("name", ADDONS)

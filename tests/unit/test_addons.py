@@ -86,14 +86,16 @@ def test_a_service_that_has_a_lab_address_is_told_by_that() -> None:
     assert found.address == "192.168.56.200:53"
 
 
-ALL = ["dns", "load-balancer", "local-path", "metrics-server", "traefik"]
+ALL = ["dns", "cert-manager", "load-balancer", "local-path", "metrics-server", "traefik"]
 
 
 def test_an_addon_is_built_and_its_image_with_it() -> None:
     plan = planned({"addons": ALL})
     assert plan.addons == tuple(ALL)
     (images,) = (a for a in plan.artifacts if a.id == "images")
-    assert {"coredns", "local-path", "metallb", "metrics-server", "traefik"} <= set(images.needs)
+    assert {"cert-manager", "coredns", "local-path", "metallb", "metrics-server", "traefik"} <= set(
+        images.needs
+    )
     assert choice(plan, "add-on traefik") == ("Traefik 3.0.4", "from the Python package index")
     assert planned({"addons": ["dns"]}).keys["images"] != plan.keys["images"]
 

@@ -169,10 +169,10 @@ def test_a_wish_for_what_is_settled_already() -> None:
 
 
 def test_what_no_supply_has() -> None:
-    error = refusal({}, {"supply": "packages"}, ("kubernetes", "cert-manager"))
+    error = refusal({}, {"supply": "packages"}, ("kubernetes", "kube-vip"))
     [finding] = error.findings
-    assert finding.what == "the packages supply has no cert-manager"
-    assert finding.fix == 'kubernetes: "1.20.2" without cert-manager'
+    assert finding.what == "the packages supply has no kube-vip"
+    assert finding.fix == 'kubernetes: "1.20.2" without kube-vip'
     assert finding.where == "addons"
 
 
