@@ -11,6 +11,8 @@ from labwright.model import Plan
 
 LABEL = "labwright.local/addon"
 BALANCER = "load-balancer"
+# A service's address for people, where it is none of the cluster's own.
+ADDRESS = "labwright.local/address"
 # Workloads and, for addresses, pods and services of every add-on.
 ASK = f"get deployments,daemonsets,services,pods --all-namespaces --selector {LABEL} --output json"
 
@@ -68,11 +70,12 @@ def _addresses(own: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Give the addresses of services, and those of pods that have their node's."""
     for item in own:
         balanced = item["status"].get("loadBalancer", {}).get("ingress", [])
-        if item["kind"] == "Service" and balanced:
+        if told := item["metadata"].get("annotations", {}).get(ADDRESS):
+            yield str(told)
+        elif item["kind"] == "Service" and balanced:
             port = item["spec"]["ports"][0]["port"]
             yield from (f"{given['ip']}:{port}" for given in balanced if "ip" in given)
-            continue
-        if item["kind"] == "Service" and item["spec"].get("clusterIP", "None") != "None":
+        elif item["kind"] == "Service" and item["spec"].get("clusterIP", "None") != "None":
             port = item["spec"]["ports"][0]["port"]
             yield f"{item['spec']['clusterIP']}:{port}"
         if item["kind"] == "Pod" and item["spec"].get("hostNetwork") and "hostIP" in item["status"]:
