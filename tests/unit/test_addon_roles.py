@@ -39,6 +39,8 @@ VERSIONS = {
         "1.36.4": ("1.21.2", "0.16.2", "0.0.37", "0.8.1", "3.1.2", "3.7.11"),
     }.items()
 }
+# By MetalLB's controller.
+MADE_LATER = {"memberlist"}
 TLS: dict[str, str] = {}
 # Without it no lookup is found.
 init_plugin_loader()

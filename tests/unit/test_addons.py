@@ -112,7 +112,7 @@ def test_an_addon_is_built_and_its_image_with_it() -> None:
 def test_what_needs_go_modules_is_left_out_without_them() -> None:
     built = frozenset({built_key("local-path", "0.0.30")})
     plan = planned({"addons": ALL}, OFFLINE, stored=built)
-    assert plan.addons == ("local-path", "traefik")
+    assert plan.addons == ("local-path", "registry", "traefik")
     assert choice(plan, "add-on local-path")[1] == "built before"
     assert choice(plan, "add-on metrics-server") == ("none", "the Go module proxy does not answer")
 
