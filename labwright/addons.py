@@ -10,9 +10,9 @@ from labwright.catalog import Addon
 from labwright.model import Plan
 
 LABEL = "labwright.local/addon"
-BALANCER = "load-balancer"
 # A service's address for people, where it is none of the cluster's own.
 ADDRESS = "labwright.local/address"
+BALANCER = "load-balancer"
 # Workloads and, for addresses, pods and services of every add-on.
 ASK = f"get deployments,daemonsets,services,pods --all-namespaces --selector {LABEL} --output json"
 

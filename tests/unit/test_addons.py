@@ -95,7 +95,15 @@ def test_a_service_may_tell_the_address_for_people() -> None:
     assert found.address == "registry.lab.internal:30500"
 
 
-ALL = ["dns", "cert-manager", "load-balancer", "local-path", "metrics-server", "traefik"]
+ALL = [
+    "dns",
+    "cert-manager",
+    "load-balancer",
+    "local-path",
+    "metrics-server",
+    "registry",
+    "traefik",
+]
 
 
 def test_an_addon_is_built_and_its_image_with_it() -> None:
