@@ -10,7 +10,7 @@ import yaml
 
 from labwright.catalog import Catalog
 from labwright.errors import Finding, SupplyError
-from labwright.model import ChartPin, DebPin, ImagePin, Pins, Plan
+from labwright.model import ChartPin, DebPin, ImagePin, Pins, Plan, Role
 
 HEAD = (
     "# Written by Labwright from lab.yaml. Keep it beside that file: with both, `lab.up --locked`\n"
@@ -26,12 +26,22 @@ OWN = frozenset({"node_image", "store"})
 class Stocked:
     """What a supply turned out to hold: its own manifests say so, or the pins of the plan.
 
-    ``packages``: deb name → version; ``images``: name → ``{ref, digest, size}`` and, where the
+    ``packages``: deb name → version, and ``role_packages`` the same of what only nodes of a role
+    have; ``images``: name → ``{ref, digest, size}`` and, where the
     host serves it, ``archive`` (file name below ``images``).
     """
 
     packages: Mapping[str, str] = field(default_factory=dict)
     images: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    role_packages: Mapping[Role, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def all_packages(self) -> dict[str, str]:
+        """Every package of the lab: name → version."""
+        return {
+            **self.packages,
+            **{n: v for p in self.role_packages.values() for n, v in p.items()},
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +152,7 @@ def content(plan: Plan, stock: Stocked) -> dict[str, Any]:
             n.name: {
                 "role": n.role,
                 "address": str(n.address),
-                "pods": str(n.pods),
+                **({"pods": str(n.pods)} if n.pods else {}),
                 "mac": n.mac,
                 "cpus": n.size.cpus,
                 "memory": n.size.memory,
@@ -155,7 +165,7 @@ def content(plan: Plan, stock: Stocked) -> dict[str, Any]:
         "mirrors": dict(plan.wanted.registries),
         **({"box": asdict(plan.box)} if plan.box else {}),
         **_sources(plan),
-        "packages": dict(stock.packages),
+        "packages": stock.all_packages,
         "images": {
             name: {"ref": image["ref"], "digest": image["digest"], "size": image["size"]}
             for name, image in stock.images.items()

@@ -16,7 +16,7 @@ from labwright.model import (
     SupplyName,
     Wanted,
 )
-from labwright.supplies.base import Chosen, base_root, not_buildable
+from labwright.supplies.base import ROLE_PACKAGES, Chosen, base_root, not_buildable
 
 # What a node needs beside Kubernetes and its runtime; the role kube_packages installs these.
 TOOLS = (
@@ -122,3 +122,6 @@ def _debs(chosen: Chosen) -> Iterator[DebWish]:
         yield DebWish(name, sources)
     for name in TOOLS:
         yield DebWish(name, guest)
+    for role in chosen.beside:
+        for name in ROLE_PACKAGES[role]:
+            yield DebWish(name, guest, role=role)
