@@ -21,9 +21,10 @@ import yaml
 
 from tests.nodes.addons import uses
 from tests.nodes.probes import Deployment
+from tests.nodes.tools import workshop
 
 # Pytest finds a fixture by its name in this module.
-__all__ = ["uses"]
+__all__ = ["uses", "workshop"]
 
 T = TypeVar("T")
 ADMIN = "--kubeconfig /etc/kubernetes/admin.conf"
