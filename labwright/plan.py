@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Interface
 
 from labwright import addresses, keys
-from labwright.catalog import Guest, kubeadm_api
+from labwright.catalog import Catalog, Guest, kubeadm_api
 from labwright.errors import Finding, HostError, errors
 from labwright.model import (
     CLUSTER_ROLES,
@@ -20,7 +20,9 @@ from labwright.model import (
     Pins,
     Plan,
     Role,
+    Service,
     Spec,
+    domain,
 )
 from labwright.providers import PROVIDERS
 from labwright.providers.base import Provider
@@ -44,6 +46,7 @@ def build(given: Inputs) -> Plan:
         owner=network_name(spec.name),
         strict=provider.caps.only_subnets,
     )
+    nodes = tuple(_nodes(spec, place))
     return Plan(
         name=spec.name,
         provider=provider.name,
@@ -58,7 +61,7 @@ def build(given: Inputs) -> Plan:
         services=spec.services,
         dns_service=spec.services.network_address + 10,
         containers=addresses.containers(spec, place.subnet),
-        nodes=tuple(_nodes(spec, place)),
+        nodes=nodes,
         facts=provider.node_facts(host),
         schedule_on_control_planes=spec.schedule_on_control_planes,
         addons=software.addons,
@@ -79,6 +82,7 @@ def build(given: Inputs) -> Plan:
         ),
         wanted=software.wanted,
         bundle=given.bundled.folder if given.bundled else "",
+        services_at=tuple(_services(spec, given.catalog, software.addons, nodes)),
     )
 
 
@@ -142,6 +146,17 @@ def _nodes(spec: Spec, place: addresses.Place) -> Iterable[Node]:
         )
 
 
+def _services(
+    spec: Spec, catalog: Catalog, addons: Iterable[str], nodes: Sequence[Node]
+) -> Iterable[Service]:
+    first = nodes[0]
+    takes_pods = [n for n in nodes if n.role == "worker"] or [first]
+    for name in addons:
+        if host := catalog.addons[name].host:
+            node = takes_pods[0] if catalog.addons[name].at == "ingress" else first
+            yield Service(name, f"{host}.{domain(spec.name)}", node.address.ip)
+
+
 def _mac(lab: str, node: str) -> str:
     """Derive a MAC address in VirtualBox's range, the same for a node whenever it is planned."""
     digest = hashlib.sha256(f"{lab}/{node}".encode()).hexdigest()
@@ -167,8 +182,8 @@ def _node_image(
     return f"labwright/node:{hashlib.sha256(chr(10).join(words).encode()).hexdigest()[:16]}"
 
 
-# For the host and the user, or for one node alone.
-_NOT_BAKED = frozenset({"host", "charts", *ROLE_ARTIFACTS.values()})
+# For the host and the user, or installed later; no node is baked with them.
+_NOT_BAKED = frozenset({"helm", "host", "charts", *ROLE_ARTIFACTS.values()})
 
 
 def _tight(spec: Spec, host: HostFacts) -> Iterable[Finding]:

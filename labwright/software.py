@@ -127,6 +127,7 @@ def _from_supply(
         charts=tuple(name for name in spec.versions if name in catalog.charts),
         mirrors=spec.mirrors,
         roles=frozenset(node.role for node in spec.nodes),
+        helm="rancher" in addons or any(node.role == "tools" for node in spec.nodes),
     )
     artifacts = supply.artifacts(chosen)
     return Software(

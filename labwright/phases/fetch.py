@@ -14,7 +14,7 @@ from labwright.phases.preflight import GOALS, to_build
 from labwright.recipes import Job, build
 from labwright.supplies.base import ROLE_ARTIFACTS
 
-SERVED = ("apt", *ROLE_ARTIFACTS.values(), "images")
+SERVED = ("apt", *ROLE_ARTIFACTS.values(), "images", "helm")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from labwright.recipes import (
     charts,
     collect,
     gobuild,
+    helm,
     hosttools,
     images,
     kubernetes,
@@ -36,6 +37,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "bundle": bundled.build,
         "charts": charts.build,
         "collect": collect.build,
+        "helm": helm.build,
         "host": hosttools.build,
         "pull": pull.build,
     }

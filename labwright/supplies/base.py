@@ -45,7 +45,8 @@ ROLE_ARTIFACTS: Mapping[Role, str] = {role: f"apt-{role}" for role in ROLE_PACKA
 class Chosen:
     """What the planner has settled when it asks a supply: ``versions`` by component.
 
-    ``charts`` are the components whose charts the lab needs, ``roles`` those of its nodes.
+    ``charts`` are the components whose charts the lab needs, ``roles`` those of its nodes;
+    ``helm`` says whether nodes need it.
     """
 
     catalog: Catalog
@@ -55,6 +56,7 @@ class Chosen:
     addons: tuple[str, ...]
     charts: tuple[str, ...]
     mirrors: Mirrors
+    helm: bool = False
     roles: frozenset[Role] = frozenset()
 
     @property
@@ -88,6 +90,11 @@ def charts(pins: Pins) -> Artifact:
     """Give the charts of a lab, once their repositories have said what they are."""
     params = {name: f"{pin.url}#{pin.sha256}" for name, pin in pins.charts.items()}
     return Artifact("charts", "charts", "1", params=params, title="charts")
+
+
+def helm() -> Artifact:
+    """Give Helm, the same of every supply; ``data/helm.txt`` says which."""
+    return Artifact("helm", "helm", "4.2.3", title="Helm 4.2.3")
 
 
 def collected(plan: Plan) -> tuple[Artifact, ...]:
@@ -124,8 +131,8 @@ def collected(plan: Plan) -> tuple[Artifact, ...]:
     else:
         more = ()
     have = {a.id for a in plan.artifacts}
-    tools = Artifact("host", "host", "1", ("apt",), title="kubectl and Helm")
-    host = () if "host" in have else (tools,)
+    tools = (Artifact("host", "host", "1", ("apt",), title="kubectl"), helm())
+    host = tuple(tool for tool in tools if tool.id not in have)
     # The programs that images and packages are made of are in those already.
     inside = {need for a in plan.artifacts if a.id in {"apt", "images"} for need in a.needs}
     bundled = [a for a in plan.artifacts if a.id not in inside - {"base"}]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from labwright.errors import Finding
 from labwright.model import Artifact, HostFacts, ProviderName, SupplyName, Wanted
-from labwright.supplies.base import Chosen, base_root, not_buildable, role_packages
+from labwright.supplies.base import Chosen, base_root, helm, not_buildable, role_packages
 
 # Programs that come through the Go module proxy; the rest are Python wheels.
 FROM_GO = frozenset({"coredns", "local-path", "metrics-server"})
@@ -54,6 +54,7 @@ class Packages:
                 title="container images",
             ),
             *map(role_packages, chosen.beside),
+            *([helm()] if chosen.helm else []),
         )
 
     def wanted(self, chosen: Chosen) -> Wanted:

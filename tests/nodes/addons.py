@@ -102,13 +102,18 @@ class Uses:
             try:
                 lines = self._lab.kubectl("top nodes --no-headers").splitlines()
             except AssertionError as error:
-                return str(error)
+                return f"{error}; {self._api_trouble()}"
             found.update({line.split()[0]: line for line in lines if "unknown" not in line})
             missing = sorted(wanted - set(found))
             return f"kubectl top does not know {', '.join(missing)}" if missing else ""
 
         self._until("metrics", trouble)
         return found
+
+    def _api_trouble(self) -> str:
+        """Say what the API server thinks of the metrics server; kubectl does not."""
+        status = self._lab.get("apiservice v1beta1.metrics.k8s.io").get("status", {})
+        return "; ".join(c.get("message", "") for c in status.get("conditions", []))
 
     def _ingress(self) -> Mapping[str, Any]:
         """Give the Ingress as it is once every node with Traefik has an answer for it.

@@ -79,7 +79,7 @@ compose up -d
 asker=$(compose ps -q asker)
 echo "ended $(timeout 60 docker wait $asker)"
 echo "http $(docker logs $asker 2>/dev/null | one_line)"
-compose down >/dev/null
+compose down -t 0 >/dev/null
 """
 DOCKER = ENGINE.replace("ENGINE", "docker")
 PODMAN = """
