@@ -17,7 +17,9 @@ HEAD = (
     "# makes the same lab on another computer. `lab.lock --upgrade` moves it on.\n"
 )
 # What a lock says of where software came from and what it was.
-SOFTWARE = ("sources", "packages", "checksums", "images", "charts")
+SOFTWARE = ("sources", "packages", "role_packages", "checksums", "images", "charts")
+# A difference of more is not listed.
+MANY = 10
 # What depends on this version of Labwright and not on the lab: another one bakes another image.
 OWN = frozenset({"node_image", "store"})
 
@@ -34,14 +36,6 @@ class Stocked:
     packages: Mapping[str, str] = field(default_factory=dict)
     images: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     role_packages: Mapping[Role, Mapping[str, str]] = field(default_factory=dict)
-
-    @property
-    def all_packages(self) -> dict[str, str]:
-        """Every package of the lab: name → version."""
-        return {
-            **self.packages,
-            **{n: v for p in self.role_packages.values() for n, v in p.items()},
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +159,12 @@ def content(plan: Plan, stock: Stocked) -> dict[str, Any]:
         "mirrors": dict(plan.wanted.registries),
         **({"box": asdict(plan.box)} if plan.box else {}),
         **_sources(plan),
-        "packages": stock.all_packages,
+        "packages": dict(stock.packages),
+        **(
+            {"role_packages": {role: dict(found) for role, found in stock.role_packages.items()}}
+            if stock.role_packages
+            else {}
+        ),
         "images": {
             name: {"ref": image["ref"], "digest": image["digest"], "size": image["size"]}
             for name, image in stock.images.items()
@@ -185,7 +184,11 @@ def drift(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
     Software that ``new`` does not name is not known yet, and no difference.
     """
-    pairs = {key: (old.get(key), new.get(key)) for key in (*old, *new) if key not in OWN}
+    # A lab without nodes beside its cluster does not have the key.
+    none: dict[str, Any] = {"role_packages": {}}
+    pairs = {
+        key: (old.get(key, none.get(key)), new.get(key)) for key in (*old, *new) if key not in OWN
+    }
     known = {key: pair for key, pair in pairs.items() if pair[1] is not None}
     for key in SOFTWARE:
         if not known.get(key, (None, None))[1]:
@@ -206,6 +209,8 @@ def _differ(path: str, was: Any, now: Any) -> Iterator[str]:
 def _short(value: Any) -> str:
     if value is None:
         return "none"
+    if isinstance(value, dict) and len(value) > MANY:
+        return f"{len(value)} of them"
     if isinstance(value, dict):
         return " ".join(str(v) for v in value.values() if not isinstance(v, dict)) or "none"
     words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -239,10 +244,13 @@ def _sources(plan: Plan) -> dict[str, Any]:
 
 
 def _pins(raw: Mapping[str, Any]) -> Pins:
+    versions = dict(raw["packages"])
+    for more in raw.get("role_packages", {}).values():
+        versions |= more
     return Pins(
         keys={name: source["key"] for name, source in raw["sources"].items() if source["key"]},
         packages={
-            name: DebPin(str(raw["packages"][name]), sums["sha256"], sums["source"])
+            name: DebPin(str(versions[name]), sums["sha256"], sums["source"])
             for name, sums in raw["checksums"].items()
         },
         images={

@@ -109,7 +109,11 @@ def _host_facts(plan: Plan, stock: Stocked, url: str, node: Node) -> dict[str, A
     return {
         **facts,
         "lab_role_packages": {name: versions.get(name, "") for name in ROLE_PACKAGES[node.role]},
-        "lab_apt_sources": apt_sources(plan, url, node.role),
+        **(
+            {"lab_apt_sources": apt_sources(plan, url, node.role)}
+            if ROLE_ARTIFACTS[node.role] in plan.keys
+            else {}
+        ),
         **({"lab_container_network": str(plan.containers)} if node.role == "tools" else {}),
     }
 

@@ -45,8 +45,9 @@ class Retire:
         if made is None:
             return
         gone = leftover(made, run.plan)
-        ways = " and ".join(dict.fromkeys(_way(made, name) for name in gone))
-        question = f"lab.yaml has no {', '.join(gone)} any more: {ways}?"
+        ways = dict.fromkeys(_way(made, name) for name in gone)
+        todo = [f"{_way(made, n)} {n}" for n in gone] if len(ways) > 1 else ways
+        question = f"lab.yaml has no {', '.join(gone)} any more: {', '.join(todo)}?"
         if not run.consent(question):
             what = f"{', '.join(gone)} would be destroyed, with what is on its disk"
             fix = "answer yes, give --yes, or put what is missing back into lab.yaml"

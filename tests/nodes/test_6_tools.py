@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,11 @@ def test_kubectl_reaches_the_cluster(lab: Lab, workshop: Workshop) -> None:
     said = workshop.answer("access")
     assert said == dict.fromkeys(said, nodes)
     assert len(said) == 2
+
+
+def test_helm_reaches_the_cluster(workshop: Workshop) -> None:
+    said = workshop.answer("helm")
+    assert isinstance(json.loads(said["releases"]), list)
 
 
 @pytest.mark.addon("registry")
