@@ -257,7 +257,7 @@ def test_what_is_not_known_yet_is_no_difference() -> None:
 
 @pytest.mark.parametrize("key", SOFTWARE)
 def test_software_that_is_not_named_is_no_difference(key: str) -> None:
-    before = locked(upstream(CHARTED))
+    before = locked(upstream({**CHARTED, **BESIDE}))
     assert before[key]
     assert drift(before, {**before, key: {}}) == []
 
