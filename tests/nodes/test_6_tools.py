@@ -72,3 +72,4 @@ def test_the_cluster_runs_an_image_that_was_pushed_here(workshop: Workshop) -> N
     said = workshop.answer("registry")
     assert said["http"] == f"{workshop.name} built"
     assert said["ran"].endswith(said["digest"])
+    assert said["gone"] == "404"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DEADLINE = 120.0
 USER = 1000
+APP = "workshop"
 
 DOCKERFILE = f"""\
 FROM NAME-base
@@ -119,22 +120,31 @@ podman pull -q IMAGE >/dev/null
 echo "digest $(docker inspect -f '{{{{index .RepoDigests 0}}}}' IMAGE | cut -d@ -f2)"
 podman image rm IMAGE >/dev/null
 """
+# What is pulled by its tag is deleted by its digest.
+UNPUSH = """
+set -eu
+place=https://REGISTRY/v2/labwright/tools/manifests
+digest=$(docker inspect -f '{{index .RepoDigests 0}}' IMAGE | cut -d@ -f2)
+curl -fsS -m 20 -X DELETE "$place/$digest"
+echo "gone $(curl -s -m 20 -o /dev/null -w '%{http_code}' "$place/NAME")"
+"""
 # Nothing here may keep the rest from going.
 CLEAN = """
 docker rm -fv $(docker ps -aq --filter name=NAME)
 docker network rm $(docker network ls -q --filter name=NAME)
-docker image rm -f $(docker images -q --no-trunc '*NAME*') $(docker images -q --no-trunc '*/*/NAME')
+docker image rm -f IMAGE NAME-web NAME-base
 podman rm -ft 0 NAME
 podman network rm -f NAME
-podman image rm -f $(podman images -q --filter reference='*NAME*')
+podman image rm -f IMAGE NAME-web NAME-base
 lxc-stop -n NAME -k
 lxc-destroy -n NAME
 rm -rf /var/tmp/NAME
 """
 LEFT = """
-docker ps -aq --filter name=NAME; docker network ls -q --filter name=NAME
-docker images -q '*NAME*'; podman ps -aq --filter name=NAME; podman network ls -q --filter name=NAME
-podman images -q --filter reference='*NAME*'; lxc-ls -1 --filter NAME
+for engine in docker podman; do
+    { $engine ps -a; $engine network ls; $engine images; } 2>/dev/null | grep NAME
+done
+lxc-ls -1 --filter NAME
 ls -d /var/tmp/NAME 2>/dev/null
 """
 
@@ -173,14 +183,22 @@ class Workshop:
 
     def run(self, script: str) -> Any:
         """Run a script on the tools node as root, with the name of this run in it."""
-        words = script.replace("IMAGE", self.image).replace("NAME", self.name)
-        return self._lab.hosts[self._nodes[0]].run("sudo sh -c %s", words)
+        for word, meant in (
+            ("IMAGE", self.image),
+            ("REGISTRY", self._registry),
+            ("NAME", self.name),
+        ):
+            script = script.replace(word, meant)
+        return self._lab.hosts[self._nodes[0]].run("sudo sh -c %s", script)
 
     @property
     def image(self) -> str:
         """What the image is called in the lab's registry."""
-        domain = self._lab.facts.get("domain", "")
-        return f"registry.{domain}:30500/verify/{self.name}:1"
+        return f"{self._registry}/labwright/tools:{self.name}"
+
+    @property
+    def _registry(self) -> str:
+        return str(self._lab.facts.get("registry_address", "none"))
 
     def end(self) -> str:
         """Take away all that was made; give what is left."""
@@ -211,15 +229,21 @@ class Workshop:
         words = f"-n {self.name}"
         manifest = json.dumps(_pulling(self.image))
         self._until(lambda: self._lab.kubectl(f"{words} apply -f -", manifest))
-        wait = f"{words} rollout status deployment/pulled --timeout={DEADLINE:.0f}s"
-        self._lab.kubectl(wait)
-        ask = f"{words} exec deployment/pulled -- wget -q -O - http://127.0.0.1:{PORT}/word"
-        (pod,) = self._lab.get(f"pods {words} -l app=pulled")["items"]
-        return {
-            "digest": pushed["digest"],
-            "http": " ".join(self._lab.kubectl(ask).split()),
-            "ran": pod["status"]["containerStatuses"][0]["imageID"],
-        }
+        wait = f"{words} rollout status deployment/{APP} --timeout={DEADLINE:.0f}s"
+        ask = f"{words} exec deployment/{APP} -- wget -q -O - http://127.0.0.1:{PORT}/word"
+        try:
+            self._lab.kubectl(wait)
+            said = self._lab.kubectl(ask)
+            (pod,) = self._lab.get(f"pods {words} -l app={APP}")["items"]
+        finally:
+            self._lab.kubectl(f"{words} delete deployment {APP} --ignore-not-found")
+            gone = self._script(UNPUSH)
+            forget = f"sudo ctr -n k8s.io images rm {self.image} {self.image.rpartition(':')[0]}@"
+            self._lab.on_every_member(
+                lambda name: self._lab.hosts[name].run(f"{forget}{pushed['digest']}")
+            )
+        ran = pod["status"]["containerStatuses"][0]["imageID"]
+        return {**pushed, **gone, "http": " ".join(said.split()), "ran": ran}
 
     def _until(self, act: Callable[[], object]) -> None:
         """Try until it goes: the namespace is the probes' to make."""
@@ -243,9 +267,9 @@ def workshop(lab: Lab, deployment: Deployment) -> Iterator[Workshop]:
 
 
 def _pulling(image: str) -> dict[str, Any]:
-    labels = {"app": "pulled"}
+    labels = {"app": APP}
     container = {
-        "name": "pulled",
+        "name": APP,
         "image": image,
         "imagePullPolicy": "Always",
         "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
@@ -259,7 +283,7 @@ def _pulling(image: str) -> dict[str, Any]:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": "pulled"},
+        "metadata": {"name": APP},
         "spec": {
             "selector": {"matchLabels": labels},
             "template": {"metadata": {"labels": labels}, "spec": pod},
