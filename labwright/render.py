@@ -15,7 +15,7 @@ from labwright.lock import Stocked
 from labwright.model import AptSource, Machine, Node, Plan, Role
 from labwright.plan import network_name
 from labwright.providers import PROVIDERS
-from labwright.supplies.base import ROLE_ARTIFACTS, ROLE_PACKAGES
+from labwright.supplies.base import ROLE_ARTIFACTS, ROLE_PACKAGES, named
 
 ROOT = Path(__file__).resolve().parent.parent
 SUPPLY_PORT = 8750
@@ -106,9 +106,10 @@ def _host_facts(plan: Plan, stock: Stocked, url: str, node: Node) -> dict[str, A
     if node.pods:
         return {**facts, "lab_node_pod_cidr": str(node.pods)}
     versions = stock.role_packages.get(node.role, {})
+    wanted = {name: versions[name] for name in named(node.role) if name in versions}
     return {
         **facts,
-        "lab_role_packages": {name: versions.get(name, "") for name in ROLE_PACKAGES[node.role]},
+        "lab_role_packages": wanted,
         **(
             {"lab_apt_sources": apt_sources(plan, url, node.role)}
             if ROLE_ARTIFACTS[node.role] in plan.keys

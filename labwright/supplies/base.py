@@ -25,8 +25,6 @@ ROLE_PACKAGES: Mapping[Role, tuple[str, ...]] = {
     "tools": (
         "busybox-static",
         "crun",
-        "docker-compose",
-        "docker.io",
         "fuse-overlayfs",
         # Names between Podman's containers.
         "aardvark-dns",
@@ -38,6 +36,14 @@ ROLE_PACKAGES: Mapping[Role, tuple[str, ...]] = {
     # nfs-ganesha-vfs exports folders; libnfs-utils speaks NFS where the kernel does not.
     "nas": ("libnfs-utils", "nfs-ganesha", "nfs-ganesha-vfs"),
 }
+# Docker with Compose, by the package source that containerd comes from: Docker's own containerd.io
+# and the distribution's docker.io exclude each other.
+DOCKER: Mapping[str, tuple[str, ...]] = {
+    "guest": ("docker.io", "docker-compose"),
+    "docker": ("docker-ce", "docker-ce-cli", "docker-compose-plugin"),
+}
+# Part of docker.io in older releases.
+DOCKER_CLI = "docker-cli"
 ROLE_ARTIFACTS: Mapping[Role, str] = {role: f"apt-{role}" for role in ROLE_PACKAGES}
 
 
@@ -141,14 +147,21 @@ def collected(plan: Plan) -> tuple[Artifact, ...]:
 
 def role_packages(role: Role) -> Artifact:
     """Give the packages of a node beside the cluster, built from Debian's archive."""
+    more = DOCKER["guest"] if role == "tools" else ()
     return Artifact(
         ROLE_ARTIFACTS[role],
         "apt-role",
         "bookworm",
         ("base", "apt"),
-        {"packages": " ".join(ROLE_PACKAGES[role])},
+        {"packages": " ".join(sorted([*ROLE_PACKAGES[role], *more]))},
         f"apt repository of a {role} node",
     )
+
+
+def named(role: Role) -> tuple[str, ...]:
+    """Give every package that a node of a role may be asked to install by name."""
+    more = [*DOCKER["guest"], DOCKER_CLI, *DOCKER["docker"]] if role == "tools" else []
+    return (*ROLE_PACKAGES[role], *more)
 
 
 def _debs(plan: Plan, role: Role | None = None) -> dict[str, str]:

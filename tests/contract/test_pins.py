@@ -22,7 +22,7 @@ from labwright.phases.render_files import write_lock
 from labwright.plan import pinned
 from labwright.recipes import Job, build
 from labwright.recipes.pins import covers, resolve
-from labwright.supplies.base import ROLE_PACKAGES, collected
+from labwright.supplies.base import DOCKER, ROLE_PACKAGES, collected
 from labwright.supplies.upstream import TOOLS
 from labwright.tools.shell import Shell
 from tests.fakes import DEBIAN, ROLES, online, planned, run_of
@@ -64,7 +64,7 @@ def debs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_deb(folder / "debian", "containerd", "1.6.20~ds1-1+b1")
     for name in ("runc", "containernetworking-plugins", *TOOLS):
         make_deb(folder / "debian", name, "1.1.5+ds1-1")
-    for name in (*ROLE_PACKAGES["tools"], *ROLE_PACKAGES["nas"]):
+    for name in (*ROLE_PACKAGES["tools"], *DOCKER["guest"], *ROLE_PACKAGES["nas"]):
         needed = {"docker.io": "containerd, tini"}.get(name, "")
         make_deb(folder / "debian", name, "2.0-1", depends=needed)
     make_deb(folder / "debian", "tini", "0.19.0-1")
@@ -424,7 +424,7 @@ def test_what_only_one_node_has_is_collected_apart(
     build(made)
     have = json.loads((made.out / "versions.json").read_text())
     # With what it depends on, less what all nodes have: containerd is not held twice.
-    assert set(have) == {*ROLE_PACKAGES["tools"], "tini"}
+    assert set(have) == {*ROLE_PACKAGES["tools"], *DOCKER["guest"], "tini"}
     assert not set(have) & set(json.loads((common.out / "versions.json").read_text()))
 
 

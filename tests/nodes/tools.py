@@ -75,7 +75,10 @@ echo "user $(ENGINE exec NAME id -u)"
 echo "name $(ENGINE run --rm --network NAME NAME-web wget -q -O - http://NAME$url | one_line)"
 """
 COMPOSED = f"""{START}
-compose() {{ docker-compose -p NAME -f compose.yml "$@" 2>/dev/null; }}
+# The plugin is newer; what an older Debian has is a program of its own.
+compose="docker compose"
+$compose version >/dev/null 2>&1 || compose=docker-compose
+compose() {{ $compose -p NAME -f compose.yml "$@" 2>/dev/null; }}
 compose up -d
 asker=$(compose ps -q asker)
 echo "ended $(timeout 60 docker wait $asker)"

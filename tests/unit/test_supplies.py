@@ -19,6 +19,10 @@ def wanted(raw: dict[str, Any] | None = None, provider: str = "libvirt") -> Want
     return planned(asked, online(HOSTS[provider])).wanted
 
 
+# Of a mirror, as the vendors have it no more.
+OLD: dict[str, Any] = {"kubernetes": "1.20", "mirrors": {"apt": {"kubernetes": "http://m.lan/k8s"}}}
+
+
 def source(found: Wanted, name: str) -> AptSource:
     return next(s for s in found.apt if s.name == name)
 
@@ -130,13 +134,31 @@ def test_runc_of_the_guest_has_a_version_of_its_own() -> None:
 @pytest.mark.parametrize("guest", ["debian-12", "ubuntu-24.04"])
 def test_nodes_beside_the_cluster_are_installed_from_the_guest(guest: str) -> None:
     found = wanted({"guest": guest, "tools": 1, "nas": 1})
-    roles = {wish.name: wish.role for wish in found.debs if wish.role}
-    assert roles == {n: role for role in ROLE_PACKAGES for n in ROLE_PACKAGES[role]}
+    roles = {wish.name: (wish.role, wish.sources[0]) for wish in found.debs if wish.role}
     archive = guest.partition("-")[0]
-    assert all(wish.sources[0] == archive for wish in found.debs if wish.role)
-    # An upgrade of a package that all nodes have is no matter of one of them.
+    for role, names in ROLE_PACKAGES.items():
+        assert {roles[name] for name in names} == {(role, archive)}
+    # A package that all nodes have is no matter of one of them.
     assert len({wish.name for wish in found.debs}) == len(found.debs)
     assert not [wish for wish in wanted({"guest": guest}).debs if wish.role]
+
+
+@pytest.mark.parametrize(
+    ("more", "source", "names"),
+    [
+        ({**OLD, "guest": "debian-12"}, "debian", {"docker.io", "docker-compose", "docker-cli"}),
+        ({}, "docker", {"docker-ce", "docker-ce-cli", "docker-compose-plugin"}),
+    ],
+)
+def test_docker_comes_from_where_containerd_does(
+    more: dict[str, Any], source: str, names: set[str]
+) -> None:
+    raw = {"tools": 1, **more}
+    found = {wish.name: wish for wish in wanted(raw).debs if wish.name.startswith("docker")}
+    assert set(found) == names
+    assert {wish.sources[0] for wish in found.values()} == {source}
+    # In Debian 12 it is a part of docker.io.
+    assert [w.name for w in found.values() if not w.required] in ([], ["docker-cli"])
 
 
 def test_their_packages_are_built_for_those_who_ask() -> None:
