@@ -259,7 +259,7 @@ class NodeFacts:
     cgroup_driver: Literal["cgroupfs", "systemd"]
     restrict_oom_score_adj: bool
     conntrack_tunable: bool
-    nfs: bool
+    nfs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +325,6 @@ class Plan:
     pods: IPv4Network
     services: IPv4Network
     dns_service: IPv4Address
-    containers: IPv4Network
     nodes: tuple[Node, ...]
     facts: NodeFacts
     schedule_on_control_planes: bool
@@ -343,6 +342,7 @@ class Plan:
     wanted: Wanted = field(default_factory=Wanted)
     pins: Pins | None = None
     bundle: str = ""
+    containers: IPv4Network = IPv4Network("172.29.0.0/16")
     services_at: tuple[Service, ...] = ()
 
     @property
