@@ -342,7 +342,7 @@ class Plan:
     wanted: Wanted = field(default_factory=Wanted)
     pins: Pins | None = None
     bundle: str = ""
-    containers: IPv4Network = IPv4Network("172.29.0.0/16")
+    containers: IPv4Network = field(default=IPv4Network("172.29.0.0/16"))
     services_at: tuple[Service, ...] = ()
 
     @property
