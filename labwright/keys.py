@@ -10,9 +10,11 @@ from labwright.model import Artifact
 
 REVISION: Mapping[str, int] = {
     "kubernetes": 1,
+    "cert-manager": 1,
     "coredns": 1,
     "local-path": 1,
     "metrics-server": 1,
+    "metallb": 1,
     "traefik": 1,
     "base": 3,
     "apt": 1,

@@ -121,7 +121,7 @@ def vendors(
             )
             assert pushed == image["digest"]
         # A stand-in of that name and version: which chart is asked for is what is tested.
-        charts.add("cert-manager", "v1.10.0", {"nothing.yaml": ""})
+        charts.add("cert-manager", "v1.10.2", {"nothing.yaml": ""})
         (tmp / "key.asc").write_bytes(key.armoured)
         yield Vendors(apt, door, tmp / "key.asc", charts)
 
@@ -251,7 +251,7 @@ def test_nodes_pull_through_the_mirror_and_trust_the_key(upstream: Made) -> None
     assert "Trusted" not in text
     assert "Signed-By: /etc/apt/keyrings/kubernetes.asc" in text
     assert "core:/stable:/v1.20/deb/" in text
-    assert (upstream.lab.lab / "charts" / "cert-manager-v1.10.0.tgz").is_file()
+    assert (upstream.lab.lab / "charts" / "cert-manager-v1.10.2.tgz").is_file()
     software = nodes.load(upstream.software)
     assert software["w1"]["images"]["registry.k8s.io/pause:3.2"].startswith("sha256:")
 

@@ -170,10 +170,11 @@ def test_a_worker_more_and_a_worker_less(three: Folder) -> None:
     assert len(docker("ps", "-aq", "--filter", label).split()) == 3
 
 
-ADDONS = ("local-path", "metrics-server", "registry", "traefik")
+ADDONS = ("cert-manager", "load-balancer", "local-path", "metrics-server", "registry", "traefik")
 KINDS = (
     "namespaces,deployments,daemonsets,services,configmaps,serviceaccounts,roles,rolebindings,"
-    "clusterroles,clusterrolebindings,storageclasses,ingressclasses,apiservices,crd,secrets,"
+    "clusterroles,clusterrolebindings,storageclasses,ingressclasses,apiservices,crd,"
+    "mutatingwebhookconfigurations,validatingwebhookconfigurations,secrets,"
     "persistentvolumes,persistentvolumeclaims"
 )
 

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
 
-from tests.nodes.addons import Uses, traefik_nodes
+from tests.nodes.addons import Uses, load_balancer_range, traefik_nodes
 
 if TYPE_CHECKING:
     from tests.nodes.conftest import Lab
+
+
+@pytest.mark.addon("cert-manager")
+def test_a_certificate_is_issued_in_the_name_of_the_labs_authority(lab: Lab, uses: Uses) -> None:
+    issued = x509.load_pem_x509_certificate(uses.answer("cert-manager"))
+    authority = x509.load_pem_x509_certificate((lab.folder / "tls" / "ca.crt").read_bytes())
+    issued.verify_directly_issued_by(authority)
+    names = issued.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == [uses.host]
+
+
+@pytest.mark.addon("load-balancer")
+def test_a_service_gets_an_address_of_the_labs_range(lab: Lab, uses: Uses) -> None:
+    first, last = load_balancer_range(lab)
+    assert first <= IPv4Address(uses.answer("load-balancer")["address"]) <= last
+
+
+@pytest.mark.addon("load-balancer")
+def test_its_address_answers_on_every_node_and_here(lab: Lab, uses: Uses) -> None:
+    answer = uses.answer("load-balancer")
+    wrong = {n: said for n, said in answer["heard"].items() if said not in lab.lock["nodes"]}
+    assert answer["heard"].keys() == {"", *lab.lock["nodes"]}
+    assert not wrong, f"{answer['address']} answers {wrong}"
 
 
 @pytest.mark.addon("local-path")
