@@ -58,6 +58,20 @@ def place(
     )
 
 
+# What Docker, Podman and LXC on a tools node give their containers: none that a lab takes by
+# itself, and none of Docker's own defaults, which the host's Docker may have given to something.
+# The last is no private network (RFC 2544), so that no lab can have taken it.
+CONTAINERS = tuple(
+    map(IPv4Network, ("172.29.0.0/16", "172.30.0.0/16", "10.57.0.0/16", "198.18.0.0/16"))
+)
+
+
+def containers(spec: Spec, subnet: IPv4Network) -> IPv4Network:
+    """Choose the range of a tools node's own containers: apart from all that the lab speaks to."""
+    taken = (subnet, spec.pods, spec.services)
+    return next(net for net in CONTAINERS if not any(net.overlaps(other) for other in taken))
+
+
 def _network(text: str | None) -> IPv4Network | None:
     try:
         return IPv4Network(text) if text else None

@@ -18,6 +18,7 @@ REVISION: Mapping[str, int] = {
     "traefik": 1,
     "base": 3,
     "apt": 1,
+    "apt-role": 1,
     "images": 1,
     "collect": 1,
     "pull": 1,

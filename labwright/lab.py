@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from labwright import __version__, addons, catalog, kubeconfig, lock, render, sp
 from labwright.errors import INTERRUPTED, Finding, HostError, LabError, SpecError
 from labwright.events import Event, Journal, Sink, nowhere, tee
 from labwright.locate import lock_of, name_of, read_lock, read_plan, read_spec
-from labwright.model import Plan
+from labwright.model import Node, Plan
 from labwright.phases import diagnosis, preflight, support
 from labwright.phases.bake import Bake
 from labwright.phases.base import Phase, Run, Tools, run_all
@@ -193,7 +193,7 @@ class Lab:
                     "role": node.role,
                     "address": str(node.address.ip),
                     "machine": states.get(node.name, "absent"),
-                    **ready.get(node.name, {"kubernetes": "unknown", "version": ""}),
+                    **_in_cluster(node, ready),
                 }
                 for node in run.plan.nodes
             },
@@ -299,6 +299,13 @@ class Lab:
             sink=self._tell,
             consent=lambda question: options.yes or options.ask(question),
         )
+
+
+def _in_cluster(node: Node, ready: Mapping[str, Any]) -> Mapping[str, str]:
+    if not node.in_cluster:
+        return {"kubernetes": "not in it", "version": ""}
+    known: Mapping[str, str] = ready.get(node.name, {"kubernetes": "unknown", "version": ""})
+    return known
 
 
 def _outline(phase: Phase, run: Run) -> list[str]:

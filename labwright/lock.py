@@ -10,14 +10,16 @@ import yaml
 
 from labwright.catalog import Catalog
 from labwright.errors import Finding, SupplyError
-from labwright.model import ChartPin, DebPin, ImagePin, Pins, Plan
+from labwright.model import ChartPin, DebPin, ImagePin, Pins, Plan, Role
 
 HEAD = (
     "# Written by Labwright from lab.yaml. Keep it beside that file: with both, `lab.up --locked`\n"
     "# makes the same lab on another computer. `lab.lock --upgrade` moves it on.\n"
 )
 # What a lock says of where software came from and what it was.
-SOFTWARE = ("sources", "packages", "checksums", "images", "charts")
+SOFTWARE = ("sources", "packages", "role_packages", "checksums", "images", "charts")
+# A difference of more is not listed.
+MANY = 10
 # What depends on this version of Labwright and not on the lab: another one bakes another image.
 OWN = frozenset({"node_image", "store"})
 
@@ -26,12 +28,14 @@ OWN = frozenset({"node_image", "store"})
 class Stocked:
     """What a supply turned out to hold: its own manifests say so, or the pins of the plan.
 
-    ``packages``: deb name → version; ``images``: name → ``{ref, digest, size}`` and, where the
+    ``packages``: deb name → version, and ``role_packages`` the same of what only nodes of a role
+    have; ``images``: name → ``{ref, digest, size}`` and, where the
     host serves it, ``archive`` (file name below ``images``).
     """
 
     packages: Mapping[str, str] = field(default_factory=dict)
     images: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    role_packages: Mapping[Role, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,7 @@ def content(plan: Plan, stock: Stocked) -> dict[str, Any]:
             n.name: {
                 "role": n.role,
                 "address": str(n.address),
-                "pods": str(n.pods),
+                **({"pods": str(n.pods)} if n.pods else {}),
                 "mac": n.mac,
                 "cpus": n.size.cpus,
                 "memory": n.size.memory,
@@ -156,6 +160,11 @@ def content(plan: Plan, stock: Stocked) -> dict[str, Any]:
         **({"box": asdict(plan.box)} if plan.box else {}),
         **_sources(plan),
         "packages": dict(stock.packages),
+        **(
+            {"role_packages": {role: dict(found) for role, found in stock.role_packages.items()}}
+            if stock.role_packages
+            else {}
+        ),
         "images": {
             name: {"ref": image["ref"], "digest": image["digest"], "size": image["size"]}
             for name, image in stock.images.items()
@@ -175,7 +184,11 @@ def drift(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
     Software that ``new`` does not name is not known yet, and no difference.
     """
-    pairs = {key: (old.get(key), new.get(key)) for key in (*old, *new) if key not in OWN}
+    # A lab without nodes beside its cluster does not have the key.
+    none: dict[str, Any] = {"role_packages": {}}
+    pairs = {
+        key: (old.get(key, none.get(key)), new.get(key)) for key in (*old, *new) if key not in OWN
+    }
     known = {key: pair for key, pair in pairs.items() if pair[1] is not None}
     for key in SOFTWARE:
         if not known.get(key, (None, None))[1]:
@@ -196,6 +209,8 @@ def _differ(path: str, was: Any, now: Any) -> Iterator[str]:
 def _short(value: Any) -> str:
     if value is None:
         return "none"
+    if isinstance(value, dict) and len(value) > MANY:
+        return f"{len(value)} of them"
     if isinstance(value, dict):
         return " ".join(str(v) for v in value.values() if not isinstance(v, dict)) or "none"
     words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -229,10 +244,13 @@ def _sources(plan: Plan) -> dict[str, Any]:
 
 
 def _pins(raw: Mapping[str, Any]) -> Pins:
+    versions = dict(raw["packages"])
+    for more in raw.get("role_packages", {}).values():
+        versions |= more
     return Pins(
         keys={name: source["key"] for name, source in raw["sources"].items() if source["key"]},
         packages={
-            name: DebPin(str(raw["packages"][name]), sums["sha256"], sums["source"])
+            name: DebPin(str(versions[name]), sums["sha256"], sums["source"])
             for name, sums in raw["checksums"].items()
         },
         images={

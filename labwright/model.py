@@ -9,7 +9,9 @@ from typing import Literal
 
 from labwright.errors import Finding
 
-Role = Literal["control_plane", "worker"]
+Role = Literal["control_plane", "worker", "tools", "nas"]
+# The others stand beside the cluster: no kubelet runs there, and no pod.
+CLUSTER_ROLES: frozenset[Role] = frozenset({"control_plane", "worker"})
 ProviderName = Literal["virtualbox", "libvirt", "docker"]
 SupplyName = Literal["upstream", "packages", "bundle"]
 
@@ -118,6 +120,7 @@ class HostFacts:
     """What was measured on this computer. Memory and disk in MiB; caps are CAP_… names.
 
     ``docker_api`` is ``None`` where no daemon answers, and ``docker_why`` then says why not;
+    ``nfs`` says whether its kernel can mount NFS;
     ``go_modules`` is ``None`` where no Go is installed to ask with; ``upstream`` says for each of
     the vendors' repositories how it answered.
     """
@@ -143,6 +146,7 @@ class HostFacts:
     apt_installed: frozenset[str]
     go_modules: bool | None = None
     upstream: Mapping[str, str] = field(default_factory=dict)
+    nfs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +183,8 @@ class DebWish:
     """A Debian package that the nodes need: the newest whose version starts with ``version``.
 
     It is looked for in ``sources``; one that is not ``required`` may be missing there, and one
-    with ``unless`` is left out where that other package was found.
+    with ``unless`` is left out where that other package was found. One with a ``role`` is for
+    nodes of that role alone.
     """
 
     name: str
@@ -187,6 +192,7 @@ class DebWish:
     version: str = ""
     required: bool = True
     unless: str = ""
+    role: Role | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,18 +259,27 @@ class NodeFacts:
     cgroup_driver: Literal["cgroupfs", "systemd"]
     restrict_oom_score_adj: bool
     conntrack_tunable: bool
+    nfs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A planned node: its place on the lab's own network and its slice of the pod network."""
+    """A planned node: its place on the lab's own network and its slice of the pod network.
+
+    A node beside the cluster has no pods.
+    """
 
     name: str
     role: Role
     size: Size
     address: IPv4Interface
-    pods: IPv4Network
+    pods: IPv4Network | None
     mac: str
+
+    @property
+    def in_cluster(self) -> bool:
+        """Whether Kubernetes knows it."""
+        return self.role in CLUSTER_ROLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,8 +308,9 @@ class Plan:
     ``keys`` gives each its place in the store; ``node_image`` is the Docker image or box name.
     ``wanted`` is what has to be asked of vendors, and ``pins`` their answers; nobody has asked
     yet where that is ``None``. ``bundle`` is the folder of the bundle that the lab is made from,
-    and ``origin`` the supply that its software came from first. ``services_at`` are the
-    add-ons that have a name in the lab's domain.
+    and ``origin`` the supply that its software came from first. ``containers`` is the range of
+    what a tools node runs itself. ``services_at`` are the add-ons that have a name in the lab's
+    domain.
     """
 
     name: str
@@ -326,6 +342,7 @@ class Plan:
     wanted: Wanted = field(default_factory=Wanted)
     pins: Pins | None = None
     bundle: str = ""
+    containers: IPv4Network = field(default=IPv4Network("172.29.0.0/16"))
     services_at: tuple[Service, ...] = ()
 
     @property
@@ -348,6 +365,15 @@ class Plan:
     def workers(self) -> tuple[Node, ...]:
         """The worker nodes, first to last."""
         return tuple(n for n in self.nodes if n.role == "worker")
+
+    @property
+    def cluster(self) -> tuple[Node, ...]:
+        """The nodes that Kubernetes knows, in the order of the plan."""
+        return tuple(n for n in self.nodes if n.in_cluster)
+
+    def having(self, role: Role) -> tuple[Node, ...]:
+        """Give the nodes of a role, first to last."""
+        return tuple(n for n in self.nodes if n.role == role)
 
     @property
     def endpoint(self) -> str:

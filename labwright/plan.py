@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Interface
 
@@ -11,12 +11,15 @@ from labwright import addresses, keys
 from labwright.catalog import Catalog, Guest, kubeadm_api
 from labwright.errors import Finding, HostError, errors
 from labwright.model import (
+    CLUSTER_ROLES,
     Box,
     Choice,
     HostFacts,
     Node,
+    NodeFacts,
     Pins,
     Plan,
+    Role,
     Service,
     Spec,
     domain,
@@ -24,7 +27,7 @@ from labwright.model import (
 from labwright.providers import PROVIDERS
 from labwright.providers.base import Provider
 from labwright.software import Inputs, choose
-from labwright.supplies.base import charts
+from labwright.supplies.base import ROLE_ARTIFACTS, charts
 
 
 def build(given: Inputs) -> Plan:
@@ -57,6 +60,7 @@ def build(given: Inputs) -> Plan:
         pods=spec.pods,
         services=spec.services,
         dns_service=spec.services.network_address + 10,
+        containers=addresses.containers(spec, place.subnet),
         nodes=nodes,
         facts=provider.node_facts(host),
         schedule_on_control_planes=spec.schedule_on_control_planes,
@@ -70,7 +74,12 @@ def build(given: Inputs) -> Plan:
         host_cpus=host.cpus,
         box=spec.box or _box(software.guest, provider),
         choices=(provider_choice, *software.choices, place.choice),
-        warnings=(*software.warnings, *place.warnings, *_tight(spec, host)),
+        warnings=(
+            *software.warnings,
+            *place.warnings,
+            *_tight(spec, host),
+            *_unmountable(spec, provider.node_facts(host)),
+        ),
         wanted=software.wanted,
         bundle=given.bundled.folder if given.bundled else "",
         services_at=tuple(_services(spec, given.catalog, software.addons, nodes)),
@@ -83,7 +92,8 @@ def pinned(made: Plan, pins: Pins, roles_digest: str) -> Plan:
     if pins.charts:
         artifacts = (*artifacts, charts(pins))
     places = keys.keys(artifacts)
-    image = _node_image(places, roles_digest, pins)
+    beside = {wish.name for wish in made.wanted.debs if wish.role}
+    image = _node_image(places, roles_digest, pins, beside)
     return replace(made, pins=pins, artifacts=artifacts, keys=places, node_image=image)
 
 
@@ -122,7 +132,7 @@ def _box(guest: Guest, provider: Provider) -> Box | None:
 
 def _nodes(spec: Spec, place: addresses.Place) -> Iterable[Node]:
     slices = spec.pods.subnets(new_prefix=24)
-    seen = {"control_plane": 10, "worker": 20}
+    seen: dict[Role, int] = {"control_plane": 10, "worker": 20, "tools": 100, "nas": 110}
     for wanted in spec.nodes:
         seen[wanted.role] += 1
         address = place.subnet.network_address + seen[wanted.role]
@@ -131,7 +141,7 @@ def _nodes(spec: Spec, place: addresses.Place) -> Iterable[Node]:
             role=wanted.role,
             size=wanted.size,
             address=IPv4Interface(f"{address}/{place.subnet.prefixlen}"),
-            pods=next(slices),
+            pods=next(slices) if wanted.role in CLUSTER_ROLES else None,
             mac=_mac(spec.name, wanted.name),
         )
 
@@ -153,18 +163,27 @@ def _mac(lab: str, node: str) -> str:
     return "08:00:27:" + ":".join(digest[i : i + 2] for i in (0, 2, 4))
 
 
-def _node_image(places: Mapping[str, str], roles_digest: str, pins: Pins | None) -> str:
-    """Name the baked image after all that goes into it."""
+def _node_image(
+    places: Mapping[str, str],
+    roles_digest: str,
+    pins: Pins | None,
+    beside: Collection[str] = (),
+) -> str:
+    """Name the baked image after all that goes into it, so not after packages ``beside`` it."""
     goes_in = {name: key for name, key in places.items() if name not in _NOT_BAKED}
     words = [f"{name}={key}" for name, key in sorted(goes_in.items())] + [roles_digest]
     if pins:
-        words += [f"{name}={pin.sha256}" for name, pin in sorted(pins.packages.items())]
+        words += [
+            f"{name}={pin.sha256}"
+            for name, pin in sorted(pins.packages.items())
+            if name not in beside
+        ]
         words += [f"{name}={pin.digest}" for name, pin in sorted(pins.images.items())]
     return f"labwright/node:{hashlib.sha256(chr(10).join(words).encode()).hexdigest()[:16]}"
 
 
 # For the host and the user, or installed later; no node is baked with them.
-_NOT_BAKED = frozenset({"helm", "host", "charts"})
+_NOT_BAKED = frozenset({"helm", "host", "charts", *ROLE_ARTIFACTS.values()})
 
 
 def _tight(spec: Spec, host: HostFacts) -> Iterable[Finding]:
@@ -176,4 +195,17 @@ def _tight(spec: Spec, host: HostFacts) -> Iterable[Finding]:
             f"the nodes may use {wanted} MiB, and this host has {host.memory} MiB",
             "machines that run out of memory lose pods, or the host its programs",
             "lower defaults.memory or workers",
+        )
+
+
+def _unmountable(spec: Spec, facts: NodeFacts) -> Iterable[Finding]:
+    if any(node.role == "nas" for node in spec.nodes) and not facts.nfs:
+        yield Finding(
+            "host.no-nfs",
+            "warning",
+            "pods of this lab cannot mount what nas1 exports",
+            "its nodes share this host's kernel, which has no NFS client (/proc/filesystems, "
+            "/lib/modules); nas1 serves all the same, to clients in user space",
+            "load it where there is one: sudo modprobe nfs; or take a provider of machines",
+            "nas",
         )

@@ -12,9 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from labwright import catalog, lock
 from labwright.lock import Stocked
-from labwright.model import AptSource, Machine, Plan
+from labwright.model import AptSource, Machine, Node, Plan, Role
 from labwright.plan import network_name
 from labwright.providers import PROVIDERS
+from labwright.supplies.base import ROLE_ARTIFACTS, ROLE_PACKAGES, named
 
 ROOT = Path(__file__).resolve().parent.parent
 SUPPLY_PORT = 8750
@@ -59,20 +60,15 @@ def ruby(value: object) -> str:
 
 def inventory(plan: Plan, stock: Stocked) -> str:
     """Give Ansible's inventory: the facts that roles branch on, no connection yet."""
-    groups = {
+    groups: dict[str, Any] = {
         "control_planes": {"hosts": {n.name: None for n in plan.control_planes}},
         "workers": {"hosts": {n.name: None for n in plan.workers}},
+        **{role: {"hosts": {n.name: None for n in plan.having(role)}} for role in ROLE_PACKAGES},
     }
-    hosts = {
-        n.name: {
-            "lab_node_address": str(n.address.ip),
-            "lab_node_pod_cidr": str(n.pods),
-            "lab_node_role": n.role,
-        }
-        for n in plan.nodes
-    }
+    url = f"http://{plan.host_address}:{SUPPLY_PORT}"
+    hosts = {n.name: _host_facts(plan, stock, url, n) for n in plan.nodes}
     shared = {
-        **supply_facts(plan, stock, f"http://{plan.host_address}:{SUPPLY_PORT}"),
+        **supply_facts(plan, stock, url),
         "lab_subnet": str(plan.subnet),
         "lab_pod_cidr": str(plan.pods),
         "lab_service_cidr": str(plan.services),
@@ -100,11 +96,30 @@ def inventory(plan: Plan, stock: Stocked) -> str:
                 "role": n.role,
                 "pod_cidr": str(n.pods),
             }
-            for n in plan.nodes
+            for n in plan.cluster
         ],
     }
     tree = {"nodes": {"hosts": hosts, "vars": shared, "children": groups}}
     return _HEAD + yaml.safe_dump(tree, sort_keys=False)
+
+
+def _host_facts(plan: Plan, stock: Stocked, url: str, node: Node) -> dict[str, Any]:
+    """Give the facts of one node: its place, and what only nodes of its role are told."""
+    facts: dict[str, Any] = {"lab_node_address": str(node.address.ip), "lab_node_role": node.role}
+    if node.pods:
+        return {**facts, "lab_node_pod_cidr": str(node.pods)}
+    versions = stock.role_packages.get(node.role, {})
+    wanted = {name: versions[name] for name in named(node.role) if name in versions}
+    return {
+        **facts,
+        "lab_role_packages": wanted,
+        **(
+            {"lab_apt_sources": apt_sources(plan, url, node.role)}
+            if ROLE_ARTIFACTS[node.role] in plan.keys
+            else {}
+        ),
+        **({"lab_container_network": str(plan.containers)} if node.role == "tools" else {}),
+    }
 
 
 def _names(plan: Plan) -> list[dict[str, Any]]:
@@ -156,15 +171,21 @@ def supply_facts(plan: Plan, stock: Stocked, url: str) -> dict[str, Any]:
         "lab_own_kernel": plan.facts.own_kernel,
         "lab_restrict_oom_score_adj": plan.facts.restrict_oom_score_adj,
         "lab_conntrack_tunable": plan.facts.conntrack_tunable,
+        "lab_nfs": plan.facts.nfs,
         "lab_upstream_dns": [str(address) for address in plan.nameservers],
     }
 
 
-def apt_sources(plan: Plan, url: str) -> list[dict[str, Any]]:
-    """Give the nodes' package sources: the built repository that is served, or the vendors'."""
+def apt_sources(plan: Plan, url: str, role: Role = "worker") -> list[dict[str, Any]]:
+    """Give a node's package sources: the built repositories that are served, or the vendors'."""
     if "apt" in plan.keys:
-        served = AptSource("labwright", f"{url}/apt/", ("./",))
-        return [_apt_source(served, key="", trusted=True)]
+        served = {"labwright": "apt"}
+        if role in ROLE_ARTIFACTS:
+            served[f"labwright-{role}"] = ROLE_ARTIFACTS[role]
+        return [
+            _apt_source(AptSource(name, f"{url}/{goal}/", ("./",)), key="", trusted=True)
+            for name, goal in served.items()
+        ]
     keys = plan.pins.keys if plan.pins else {}
     return [_apt_source(s, key=keys.get(s.name, ""), trusted=False) for s in plan.wanted.apt]
 

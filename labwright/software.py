@@ -13,7 +13,7 @@ from labwright.lock import Locked
 from labwright.model import Artifact, Choice, HostFacts, Spec, SupplyName, Wanted
 from labwright.providers.base import Provider
 from labwright.supplies import SUPPLIES
-from labwright.supplies.base import Chosen, Supply
+from labwright.supplies.base import ROLE_ARTIFACTS, Chosen, Supply
 from labwright.supplies.packages import FROM_DEBIAN, FROM_GO, built
 
 PARTS = ("containerd", "etcd", "coredns", "pause", "busybox")
@@ -126,7 +126,8 @@ def _from_supply(
         addons=addons,
         charts=tuple(name for name in spec.versions if name in catalog.charts),
         mirrors=spec.mirrors,
-        helm="rancher" in addons,
+        roles=frozenset(node.role for node in spec.nodes),
+        helm="rancher" in addons or any(node.role == "tools" for node in spec.nodes),
     )
     artifacts = supply.artifacts(chosen)
     return Software(
@@ -320,6 +321,11 @@ def _unmet(
             said = f"the bundle has no {addon}"
             fix = f"addons: [{', '.join(have)}]"
             yield Finding("spec.not-in-bundle", "error", said, "", fix, "addons")
+    for role in dict.fromkeys(node.role for node in spec.nodes):
+        if role in ROLE_ARTIFACTS and ROLE_ARTIFACTS[role] not in manifest.entries:
+            said = f"the bundle has no packages for a {role} node"
+            fix = f"{role}: 0, or make a bundle of a lab with {role}: 1"
+            yield Finding("spec.not-in-bundle", "error", said, "", fix, role)
     if (provider.name == "docker") != (facts["provider"] == "docker"):
         said = f"the bundle is of a lab on {facts['provider']}, and this one is on {provider.name}"
         why = "its packages are what is missing in the root or box of those nodes"

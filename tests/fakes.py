@@ -85,6 +85,14 @@ STOCK = Stocked(
 )
 
 
+BESIDE = replace(
+    STOCK,
+    role_packages={
+        "tools": {"docker.io": "20.10.24+dfsg1-1", "podman": "4.3.1+ds1-8", "tini": "0.19.0-1"},
+        "nas": {"nfs-ganesha": "4.3-2", "libnfs-utils": "4.0.0-1"},
+    },
+)
+
 # Mirrors that keys of their own sign: what `answers` makes up is believed there.
 KEYED = {
     "apt": {

@@ -374,7 +374,7 @@ def _index(root: Path, pool: str, folder: Path) -> None:
         (folder / "Packages.xz").write_bytes(lzma.compress(text))
 
 
-def make_deb(folder: Path, name: str, version: str, arch: str = "amd64") -> Path:
+def make_deb(folder: Path, name: str, version: str, arch: str = "amd64", depends: str = "") -> Path:
     """Build a small package with one file in it."""
     needs("dpkg-deb")
     folder.mkdir(parents=True, exist_ok=True)
@@ -384,6 +384,7 @@ def make_deb(folder: Path, name: str, version: str, arch: str = "amd64") -> Path
         (Path(tree) / "DEBIAN/control").write_text(
             f"Package: {name}\nVersion: {version}\nArchitecture: {arch}\n"
             f"Maintainer: Labwright <labwright@localhost>\nDescription: test package {name}\n"
+            + (f"Depends: {depends}\n" if depends else "")
         )
         (Path(tree) / name).write_text(f"{name} {version} {arch}\n")
         run("dpkg-deb", "--root-owner-group", "--build", tree, deb)

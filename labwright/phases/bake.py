@@ -83,7 +83,7 @@ class Bake:
                 workdir.write(inventory / "machines.yml", render.machines({"bake": machine}))
                 ansible.play(
                     "bake.yml",
-                    [inventory],
+                    [render.ROOT / "inventory" / "groups.yml", inventory],
                     Path(folder) / "ansible",
                     known_hosts,
                     run.step,

@@ -12,8 +12,9 @@ from labwright.model import Artifact
 from labwright.phases.base import Run
 from labwright.phases.preflight import GOALS, to_build
 from labwright.recipes import Job, build
+from labwright.supplies.base import ROLE_ARTIFACTS
 
-SERVED = ("apt", "images", "helm")
+SERVED = ("apt", *ROLE_ARTIFACTS.values(), "images", "helm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,15 @@ def stock(run: Run) -> Stocked:
     plan, store = run.plan, run.tools.store
     if plan.pins is not None:
         pins = plan.pins
+        role = {wish.name: wish.role for wish in plan.wanted.debs}
+        had = {name: pin.version for name, pin in pins.packages.items()}
         return Stocked(
-            packages={name: pin.version for name, pin in pins.packages.items()},
+            packages={n: v for n, v in had.items() if not role.get(n)},
+            role_packages={
+                of: {n: v for n, v in had.items() if role.get(n) == of}
+                for of in ROLE_ARTIFACTS
+                if of in role.values()
+            },
             images={
                 name: {"ref": pin.ref, "digest": pin.digest, "size": pin.size}
                 for name, pin in pins.images.items()
@@ -96,8 +104,16 @@ def stock(run: Run) -> Stocked:
         content: dict[str, object] = json.loads(path.read_text("utf-8"))
         return content
 
+    def versions(goal: str) -> dict[str, str]:
+        return {name: str(version) for name, version in read(goal, "versions.json").items()}
+
     return Stocked(
-        packages={k: str(v) for k, v in read("apt", "versions.json").items()},
+        packages=versions("apt"),
+        role_packages={
+            role: versions(goal)
+            for role, goal in ROLE_ARTIFACTS.items()
+            if goal in plan.keys and plan.having(role)
+        },
         images=read("images", "images.json"),  # type: ignore[arg-type]
     )
 

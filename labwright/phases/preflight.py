@@ -18,6 +18,7 @@ from labwright.providers import PROVIDERS
 from labwright.recipes import HOST_PACKAGES, pins
 from labwright.render import ROOT
 from labwright.software import Bundled, Inputs, built_key
+from labwright.supplies.base import ROLE_ARTIFACTS
 from labwright.supplies.packages import FROM_GO
 from labwright.tools import apt, bundle_fetch, bundles, host, workdir
 from labwright.tools.bundle_files import manifest_of
@@ -264,7 +265,7 @@ def _recipes_lack(artifacts: Iterable[Artifact], facts: HostFacts) -> set[str]:
     return needed - facts.apt_installed
 
 
-GOALS = ("base", "apt", "images", "charts", "helm", "host")
+GOALS = ("base", "apt", *ROLE_ARTIFACTS.values(), "images", "charts", "helm", "host")
 
 
 def to_build(made: Plan, tools: Tools) -> list[Artifact]:

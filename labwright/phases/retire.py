@@ -36,7 +36,8 @@ class Retire:
 
     def outline(self, run: Run) -> list[str]:
         """Name what would go."""
-        return [f"drain, delete and destroy {name}" for name in leftover(_made(run), run.plan)]
+        made = _made(run)
+        return [f"{_way(made, name)} {name}" for name in leftover(made, run.plan)]
 
     def execute(self, run: Run) -> None:
         """Drain each node, take it out of the cluster, destroy its machine. Raises BootError."""
@@ -44,13 +45,15 @@ class Retire:
         if made is None:
             return
         gone = leftover(made, run.plan)
-        question = f"lab.yaml has no {', '.join(gone)} any more: drain, delete and destroy?"
+        ways = dict.fromkeys(_way(made, name) for name in gone)
+        todo = [f"{_way(made, n)} {n}" for n in gone] if len(ways) > 1 else ways
+        question = f"lab.yaml has no {', '.join(gone)} any more: {', '.join(todo)}?"
         if not run.consent(question):
             what = f"{', '.join(gone)} would be destroyed, with what is on its disk"
-            fix = "answer yes, give --yes, or put the workers back into lab.yaml"
+            fix = "answer yes, give --yes, or put what is missing back into lab.yaml"
             raise HostError(Finding("host.no-consent", "error", what, "not confirmed", fix))
         ssh = Ssh(run.tools.shell, run.workdir.ssh_config)
-        for name in gone:
+        for name in [node.name for node in made.cluster if node.name in gone]:
             run.say(f"drain {name}")
             self._take_out(run, ssh, made.control_planes[0].name, name)
         # The Vagrantfile that still has them is the one on disk.
@@ -83,6 +86,12 @@ def leftover(made: Plan | None, wanted: Plan) -> list[str]:
     """Give the nodes that were made and are planned no more."""
     names = {node.name for node in wanted.nodes}
     return [node.name for node in made.nodes if node.name not in names] if made else []
+
+
+def _way(made: Plan | None, name: str) -> str:
+    """Say how a node goes: one beside the cluster has nothing to drain."""
+    beside = made is not None and name not in {node.name for node in made.cluster}
+    return "destroy" if beside else "drain, delete and destroy"
 
 
 def refuse_changes(made: Plan, wanted: Plan) -> None:

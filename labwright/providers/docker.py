@@ -58,6 +58,7 @@ class Docker:
             # Nobody lowers an oom score without it, and containerd otherwise tries for each pod.
             restrict_oom_score_adj="CAP_SYS_RESOURCE" not in host.caps,
             conntrack_tunable=False,
+            nfs=host.nfs,
         )
 
     def node_args(self, host: HostFacts) -> tuple[str, ...]:

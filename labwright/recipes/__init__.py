@@ -32,6 +32,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "traefik": traefik.build,
         "base": rootfs.build,
         "apt": apt.build,
+        "apt-role": apt.build_for_role,
         "images": images.build,
         "bundle": bundled.build,
         "charts": charts.build,

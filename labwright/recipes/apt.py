@@ -60,6 +60,38 @@ def build(job: Job) -> None:
     index(job, source["date"])
 
 
+def build_for_role(job: Job) -> None:
+    """Make a repository as ``build`` does of what a node beside the cluster has more than others.
+
+    What is in the repository of all nodes counts as installed: the two are never at odds.
+    """
+    job.say("download its packages")
+    remove_tree(job.work / "apt/archives")
+    apt = Apt(job, job.work / "apt", debian_sources(job.shell), installed(job))
+    apt.update()
+    take(apt.closure(*job.artifact.params["packages"].split()), job.out)
+    index(job, apt.released())
+
+
+def installed(job: Job) -> Path:
+    """Write dpkg's ``status`` of a node with its root and all of the repository of all nodes."""
+    there: dict[str, str] = {}
+    if "base" in job.inputs:
+        there |= _paragraphs((job.inputs["base"] / "status").read_text("utf-8"))
+    if "apt" in job.inputs:
+        packages = _paragraphs((job.inputs["apt"] / "Packages").read_text("utf-8"))
+        there |= {n: f"{words}\nStatus: install ok installed" for n, words in packages.items()}
+    path = job.work / "status"
+    path.write_text("".join(f"{words}\n\n" for words in there.values()), encoding="utf-8")
+    return path
+
+
+def _paragraphs(text: str) -> dict[str, str]:
+    """Split Debian control data into the text of each package."""
+    found = [words.strip("\n") for words in re.split(r"\n\s*\n", text.strip())]
+    return {words.partition("Package: ")[2].partition("\n")[0]: words for words in found if words}
+
+
 def index(job: Job, date: int) -> dict[str, str]:
     """Index the debs in ``out`` and give name → version; ``date`` in seconds since 1970."""
     job.say("index the repository")

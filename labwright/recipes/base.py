@@ -41,6 +41,7 @@ HOST_PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "traefik": (),
         "base": ("debian-archive-keyring", "mmdebstrap", "uidmap"),
         "apt": ("apt-utils", "debian-archive-keyring"),
+        "apt-role": ("apt-utils", "debian-archive-keyring"),
         "images": ("binutils", "debian-archive-keyring"),
         "bundle": (),
         "charts": (),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from labwright.errors import Finding, SupplyError
 from labwright.model import DebPin, Plan
-from labwright.recipes.apt import index, take
+from labwright.recipes.apt import index, installed, take
 from labwright.recipes.base import Apt, Job
 from labwright.tools.store import remove_tree
 
@@ -18,22 +18,22 @@ def build(job: Job) -> None:
 
     apt checks the signature of each source. Raises SupplyError.
     """
-    pins = job.lab.pins
-    packages = pins.packages if pins else {}
+    pins = job.lab.pins.packages if job.lab.pins else {}
+    packages = {name: pins[name] for name in job.artifact.params}
     job.say(f"download {len(packages)} packages and what they need")
     remove_tree(job.work / "apt/archives")
     sources = "".join(f"{line}\n" for line in _sources(job.lab, job.work))
     # A container's root has its packages already; what a box has is not known here.
-    status = job.inputs["base"] / "status" if "base" in job.inputs else Path("/dev/null")
+    status = installed(job)
     apt = Apt(job, job.work / "apt", sources, status)
     apt.update()
     take(apt.closure(*(f"{name}={pin.version}" for name, pin in packages.items())), job.out)
     have = index(job, apt.released())
-    installed = status.read_text("utf-8") if status.is_file() else ""
+    there = status.read_text("utf-8")
     for name, pin in packages.items():
         if have.get(name) == pin.version:
             _check(job.out, name, pin)
-        elif f"Package: {name}\n" not in installed:
+        elif f"Package: {name}\n" not in there:
             raise SupplyError(_not_there(name, pin.version))
 
 

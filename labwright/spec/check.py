@@ -48,9 +48,14 @@ def _node_names(file: LabFile) -> Iterator[Finding]:
                 "error",
                 f"this lab has no node {name!r}",
                 f"its nodes are {listed(names)}",
-                likely(name, names) or "take one of those names, or raise workers",
+                _more(name) or likely(name, names) or "take one of those names, or raise workers",
                 f"nodes.{name}",
             )
+
+
+def _more(name: str) -> str:
+    """Say which key makes a node of that name; empty for one that no key makes alone."""
+    return f"{name.removesuffix('1')}: 1" if name in {"tools1", "nas1"} else ""
 
 
 def _addons(file: LabFile) -> Iterator[Finding]:
@@ -138,7 +143,7 @@ def _subnet_size(file: LabFile) -> Iterator[Finding]:
             "spec.subnet-size",
             "error",
             f"{subnet} is not between a /16 and a /24",
-            "the nodes' addresses end in .11 and up, .21 and up for workers",
+            "the nodes' addresses end in .11 and up, .21 and up for workers, .101 and .111",
             "take a /24 such as 192.168.56.0/24, or auto",
             "network.subnet",
         )
@@ -165,7 +170,7 @@ def _apart(one: str, other: str) -> Rule:
 Rule = Callable[[LabFile], Iterator[Finding]]
 _RULES: Mapping[tuple[str, ...], Rule] = {
     ("workers", "schedule_on_control_planes"): _workers,
-    ("workers", "control_planes", "nodes"): _node_names,
+    ("workers", "control_planes", "tools", "nas", "nodes"): _node_names,
     ("addons",): _addons,
     ("versions",): _versions,
     ("guest",): _guest,

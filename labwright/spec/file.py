@@ -139,6 +139,8 @@ class LabFile(_Model):
     network: NetworkFile = NetworkFile()
     control_planes: Annotated[int, Field(ge=1, le=1, strict=True)] = 1
     workers: Annotated[int, Field(ge=0, le=MAX_WORKERS, strict=True)] = 2
+    tools: Annotated[int, Field(ge=0, le=1, strict=True)] = 0
+    nas: Annotated[int, Field(ge=0, le=1, strict=True)] = 0
     schedule_on_control_planes: bool = False
     defaults: NodeFile = NodeFile()
     nodes: dict[str, NodeFile] = {}
@@ -147,16 +149,26 @@ class LabFile(_Model):
 
 
 # What a node gets when neither its own entry nor `defaults` says so. kubeadm wants 2 CPUs and
-# 1700 MB on a control plane; a worker runs little until the user puts something on it.
+# 1700 MB on a control plane; a worker runs little until the user puts something on it. On a tools
+# node images are built.
 SIZES: Mapping[Role, Size] = {
     "control_plane": Size(cpus=2, memory=2048, disk=20 * 1024),
     "worker": Size(cpus=1, memory=1536, disk=20 * 1024),
+    "tools": Size(cpus=2, memory=2048, disk=20 * 1024),
+    "nas": Size(cpus=1, memory=1024, disk=20 * 1024),
 }
 
 
 def node_names(file: LabFile) -> list[tuple[str, Role]]:
-    """Give the nodes' names and roles: cp1 …, then w1 …."""
-    planes: list[tuple[str, Role]] = [
-        (f"cp{i}", "control_plane") for i in range(1, file.control_planes + 1)
+    """Give the nodes' names and roles: cp1 …, w1 …, then those beside the cluster."""
+    counts: Mapping[tuple[str, Role], int] = {
+        ("cp", "control_plane"): file.control_planes,
+        ("w", "worker"): file.workers,
+        ("tools", "tools"): file.tools,
+        ("nas", "nas"): file.nas,
+    }
+    return [
+        (f"{start}{number}", role)
+        for (start, role), count in counts.items()
+        for number in range(1, count + 1)
     ]
-    return planes + [(f"w{i}", "worker") for i in range(1, file.workers + 1)]

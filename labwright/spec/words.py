@@ -72,6 +72,8 @@ def _finding(item: Mapping[str, Any], where: str) -> Finding:
     hints = {
         "name": "up to 30 characters: small letters, digits and dashes, a letter first",
         "workers": f"a whole number up to {MAX_WORKERS}",
+        "tools": "0 or 1",
+        "nas": "0 or 1",
         "kubernetes": 'a version in quotes such as "1.20.2", or auto',
         "network.subnet": "a private network such as 192.168.56.0/24, or auto",
         "box.checksum": "sha256: and 64 hexadecimal digits",

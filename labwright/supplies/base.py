@@ -15,16 +15,44 @@ from labwright.model import (
     Pins,
     Plan,
     ProviderName,
+    Role,
     SupplyName,
     Wanted,
 )
+
+# What nodes beside the cluster need more than `base`; the roles of the same names install these.
+ROLE_PACKAGES: Mapping[Role, tuple[str, ...]] = {
+    "tools": (
+        "busybox-static",
+        "crun",
+        "fuse-overlayfs",
+        # Names between Podman's containers.
+        "aardvark-dns",
+        "lxc",
+        "netavark",
+        "podman",
+        "uidmap",
+    ),
+    # nfs-ganesha-vfs exports folders; libnfs-utils speaks NFS where the kernel does not.
+    "nas": ("libnfs-utils", "nfs-ganesha", "nfs-ganesha-vfs"),
+}
+# Docker with Compose, by the package source that containerd comes from: Docker's own containerd.io
+# and the distribution's docker.io exclude each other.
+DOCKER: Mapping[str, tuple[str, ...]] = {
+    "guest": ("docker.io", "docker-compose"),
+    "docker": ("docker-ce", "docker-ce-cli", "docker-compose-plugin"),
+}
+# Part of docker.io in older releases.
+DOCKER_CLI = "docker-cli"
+ROLE_ARTIFACTS: Mapping[Role, str] = {role: f"apt-{role}" for role in ROLE_PACKAGES}
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """What the planner has settled when it asks a supply: ``versions`` by component.
 
-    ``charts`` are the components whose charts the lab needs; ``helm`` says whether nodes need it.
+    ``charts`` are the components whose charts the lab needs, ``roles`` those of its nodes;
+    ``helm`` says whether nodes need it.
     """
 
     catalog: Catalog
@@ -35,6 +63,12 @@ class Chosen:
     charts: tuple[str, ...]
     mirrors: Mirrors
     helm: bool = False
+    roles: frozenset[Role] = frozenset()
+
+    @property
+    def beside(self) -> tuple[Role, ...]:
+        """The roles of nodes beside the cluster that the lab has."""
+        return tuple(role for role in ROLE_PACKAGES if role in self.roles)
 
 
 class Supply(Protocol):
@@ -76,11 +110,22 @@ def collected(plan: Plan) -> tuple[Artifact, ...]:
     """
     pins = plan.pins
     if plan.supply == "upstream" and pins:
-        debs = {name: f"{pin.version} {pin.sha256}" for name, pin in pins.packages.items()}
         needs = ("base",) if plan.provider == "docker" else ()
         version = plan.versions["kubernetes"]
+        beside = dict.fromkeys(wish.role for wish in plan.wanted.debs if wish.role)
         more: tuple[Artifact, ...] = (
-            Artifact("apt", "collect", version, needs, debs, "the nodes' packages"),
+            Artifact("apt", "collect", version, needs, _debs(plan), "the nodes' packages"),
+            *(
+                Artifact(
+                    ROLE_ARTIFACTS[role],
+                    "collect",
+                    version,
+                    (*needs, "apt"),
+                    _debs(plan, role),
+                    f"packages of a {role} node",
+                )
+                for role in beside
+            ),
             Artifact(
                 "images",
                 "pull",
@@ -98,6 +143,32 @@ def collected(plan: Plan) -> tuple[Artifact, ...]:
     inside = {need for a in plan.artifacts if a.id in {"apt", "images"} for need in a.needs}
     bundled = [a for a in plan.artifacts if a.id not in inside - {"base"}]
     return (*bundled, *more, *host)
+
+
+def role_packages(role: Role) -> Artifact:
+    """Give the packages of a node beside the cluster, built from Debian's archive."""
+    more = DOCKER["guest"] if role == "tools" else ()
+    return Artifact(
+        ROLE_ARTIFACTS[role],
+        "apt-role",
+        "bookworm",
+        ("base", "apt"),
+        {"packages": " ".join(sorted([*ROLE_PACKAGES[role], *more]))},
+        f"apt repository of a {role} node",
+    )
+
+
+def named(role: Role) -> tuple[str, ...]:
+    """Give every package that a node of a role may be asked to install by name."""
+    more = [*DOCKER["guest"], DOCKER_CLI, *DOCKER["docker"]] if role == "tools" else []
+    return (*ROLE_PACKAGES[role], *more)
+
+
+def _debs(plan: Plan, role: Role | None = None) -> dict[str, str]:
+    """Give the pinned packages of a role, or of the cluster: name → ``version sha256``."""
+    pins = plan.pins.packages if plan.pins else {}
+    names = [wish.name for wish in plan.wanted.debs if wish.role == role]
+    return {n: f"{pins[n].version} {pins[n].sha256}" for n in names if n in pins}
 
 
 def base_root() -> Artifact:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from labwright.errors import Finding
 from labwright.model import Artifact, HostFacts, ProviderName, SupplyName, Wanted
-from labwright.supplies.base import Chosen, base_root, helm, not_buildable
+from labwright.supplies.base import Chosen, base_root, helm, not_buildable, role_packages
 
 # Programs that come through the Go module proxy, and those of Debian's packages, which the images
 # are made from without a step between; the rest are Python wheels.
@@ -57,6 +57,7 @@ class Packages:
                 params=params,
                 title="container images",
             ),
+            *map(role_packages, chosen.beside),
             *([helm()] if chosen.helm else []),
         )
 

@@ -16,7 +16,15 @@ from labwright.model import (
     SupplyName,
     Wanted,
 )
-from labwright.supplies.base import Chosen, base_root, helm, not_buildable
+from labwright.supplies.base import (
+    DOCKER,
+    DOCKER_CLI,
+    ROLE_PACKAGES,
+    Chosen,
+    base_root,
+    helm,
+    not_buildable,
+)
 
 # What a node needs beside Kubernetes and its runtime; the role kube_packages installs these.
 TOOLS = (
@@ -124,3 +132,16 @@ def _debs(chosen: Chosen) -> Iterator[DebWish]:
         yield DebWish(name, sources)
     for name in TOOLS:
         yield DebWish(name, guest)
+    for role in chosen.beside:
+        for name in ROLE_PACKAGES[role]:
+            yield DebWish(name, guest, role=role)
+    if "tools" in chosen.beside:
+        yield from _docker(guest, own=runtime.apt not in guest)
+
+
+def _docker(guest: tuple[str, ...], *, own: bool) -> Iterator[DebWish]:
+    """Give Docker from its own repository where containerd is from there, else the guest's."""
+    for name in DOCKER["docker" if own else "guest"]:
+        yield DebWish(name, ("docker",) if own else guest, role="tools")
+    if not own:
+        yield DebWish(DOCKER_CLI, guest, required=False, role="tools")

@@ -56,6 +56,7 @@ def facts(shell: Shell) -> HostFacts:
             vboxdrv=Path("/dev/vboxdrv").exists(),
             kvm=_opens("/dev/kvm"),
             apt_installed=installed.result(),
+            nfs=mounts_nfs(Path("/")),
             upstream={name: job.result() for name, job in vendors.items()},
         )
 
@@ -78,6 +79,15 @@ def go_modules(shell: Shell, module: str) -> bool | None:
         except LabError:
             return False
     return result.code == 0
+
+
+def mounts_nfs(root: Path) -> bool:
+    """Whether the kernel has an NFS client, or a module of one that can be loaded."""
+    known = root / "proc/filesystems"
+    if known.is_file() and {"nfs", "nfs4"} & set(known.read_text("utf-8").split()):
+        return True
+    modules = root / "lib/modules" / platform.release() / "kernel/fs/nfs"
+    return modules.is_dir() and any(modules.glob("nfs.ko*"))
 
 
 def _tools(shell: Shell) -> dict[str, Tool]:

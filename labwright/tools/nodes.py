@@ -13,7 +13,8 @@ from labwright.tools.ssh import Ssh
 RECORD = "software.json"
 ASK = (
     r"dpkg-query -W -f '${db:Status-Status} ${Package} ${Version}\n'; echo ==; "
-    "sudo ctr -n k8s.io images ls"
+    # A node beside the cluster may have no runtime of images.
+    "if systemctl is-enabled -q containerd; then sudo ctr -n k8s.io images ls; fi"
 )
 # Names that the runtime itself gives to an image, beside its reference.
 ALIAS = ("sha256:",)

@@ -22,7 +22,7 @@ from labwright.phases.render_files import write_lock
 from labwright.plan import pinned
 from labwright.recipes import Job, build
 from labwright.recipes.pins import covers, resolve
-from labwright.supplies.base import collected
+from labwright.supplies.base import DOCKER, ROLE_PACKAGES, collected
 from labwright.supplies.upstream import TOOLS
 from labwright.tools.shell import Shell
 from tests.fakes import DEBIAN, ROLES, online, planned, run_of
@@ -64,6 +64,10 @@ def debs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_deb(folder / "debian", "containerd", "1.6.20~ds1-1+b1")
     for name in ("runc", "containernetworking-plugins", *TOOLS):
         make_deb(folder / "debian", name, "1.1.5+ds1-1")
+    for name in (*ROLE_PACKAGES["tools"], *DOCKER["guest"], *ROLE_PACKAGES["nas"]):
+        needed = {"docker.io": "containerd, tini"}.get(name, "")
+        make_deb(folder / "debian", name, "2.0-1", depends=needed)
+    make_deb(folder / "debian", "tini", "0.19.0-1")
     make_deb(folder / "security", "runc", "1.1.5+ds1-1+deb12u1")
     return folder
 
@@ -407,6 +411,21 @@ def test_apt_collects_what_is_pinned(vendors: Vendors, root: Path, tmp_path: Pat
     for name, pin in new.items():
         (deb,) = made.out.glob(f"{name}_*.deb")
         assert hashlib.sha256(deb.read_bytes()).hexdigest() == pin.sha256
+
+
+def test_what_only_one_node_has_is_collected_apart(
+    vendors: Vendors, root: Path, tmp_path: Path
+) -> None:
+    needs("apt-get")
+    plan = pinned_plan(vendors, tools=1)
+    common = job(plan, tmp_path / "apt", "apt", base=root)
+    build(common)
+    made = job(plan, tmp_path / "tools", "apt-tools", base=root, apt=common.out)
+    build(made)
+    have = json.loads((made.out / "versions.json").read_text())
+    # With what it depends on, less what all nodes have: containerd is not held twice.
+    assert set(have) == {*ROLE_PACKAGES["tools"], *DOCKER["guest"], "tini"}
+    assert not set(have) & set(json.loads((common.out / "versions.json").read_text()))
 
 
 def test_apt_itself_refuses_what_a_stranger_signed(

@@ -11,13 +11,14 @@ from labwright import render
 from labwright.phases.fetch import stock
 from labwright.providers import PROVIDERS
 from labwright.supplies import SUPPLIES
-from tests.fakes import HOSTS, STOCK, planned, run_of, upstream
+from tests.fakes import BESIDE, HOSTS, STOCK, planned, run_of, upstream
 
 FILES = Path(__file__).parent / "files"
 
 TOPOLOGIES: Mapping[str, Mapping[str, Any]] = {
     "one-node": {"workers": 0, "schedule_on_control_planes": True},
     "three-nodes": {},
+    "beside": {"workers": 1, "tools": 1, "nas": 1},
     "custom": {
         "name": "class-7",
         "network": {
@@ -82,6 +83,6 @@ def rendered(combination: str) -> dict[str, str]:
     if topology == "custom":
         raw |= CUSTOM[supply]
     if supply == "packages":
-        return render.files(planned(raw, host), STOCK)
+        return render.files(planned(raw, host), BESIDE if topology == "beside" else STOCK)
     plan = upstream(raw, host)
     return render.files(plan, stock(run_of(Path("nowhere"), plan)))

@@ -172,7 +172,7 @@ class Uses:
 
     def _metrics(self) -> Mapping[str, str]:
         """Give what `kubectl top` says of each node."""
-        wanted = set(self._lab.lock["nodes"])
+        wanted = set(self._lab.members)
         found: dict[str, str] = {}
 
         def trouble() -> str:
@@ -257,7 +257,7 @@ class Uses:
 
         def trouble() -> str:
             heard.update(self._ask(nodes, f"-H 'Host: {self.host}' -f"))
-            silent = [n for n in nodes if heard.get(n) not in self._lab.lock["nodes"]]
+            silent = [n for n in nodes if heard.get(n) not in self._lab.members]
             return f"no answer by way of {', '.join(silent)}" if silent else ""
 
         self._until("the Ingress", trouble)
@@ -285,9 +285,9 @@ def uses(lab: Lab, deployment: Deployment) -> Iterator[Uses]:
 
 def traefik_nodes(lab: Lab) -> list[str]:
     """Give the names of the nodes that Traefik is to run on: those that take ordinary pods."""
-    workers = [name for name in lab.lock["nodes"] if name not in lab.planes]
+    workers = [name for name in lab.members if name not in lab.planes]
     everywhere = lab.facts["schedule_on_control_planes"] or not workers
-    return list(lab.lock["nodes"]) if everywhere else workers
+    return lab.members if everywhere else workers
 
 
 def load_balancer_range(lab: Lab) -> tuple[IPv4Address, IPv4Address]:

@@ -21,9 +21,10 @@ import yaml
 
 from tests.nodes.addons import uses
 from tests.nodes.probes import Deployment
+from tests.nodes.tools import workshop
 
 # Pytest finds a fixture by its name in this module.
-__all__ = ["uses"]
+__all__ = ["uses", "workshop"]
 
 T = TypeVar("T")
 ADMIN = "--kubeconfig /etc/kubernetes/admin.conf"
@@ -47,6 +48,8 @@ QUESTIONS = {
     "authority": "cat /etc/ssl/certs/labwright.pem",
 }
 MARK = "=labwright="
+# The roles of nodes that Kubernetes knows; the others stand beside the cluster.
+MEMBERS = {"control_plane", "worker"}
 
 # What the control plane is asked of the cluster. etcd's own words are on standard error.
 ETCD = (
@@ -81,9 +84,17 @@ class Lab:
     @cached_property
     def facts(self) -> Mapping[str, Any]:
         """What the roles were told, by name without ``lab_``."""
+        return _plain(self._tree["vars"])
+
+    def node_facts(self, name: str) -> Mapping[str, Any]:
+        """What the roles were told of one node, by name without ``lab_``."""
+        return _plain(self._tree["hosts"][name])
+
+    @cached_property
+    def _tree(self) -> Mapping[str, Any]:
         tree = yaml.safe_load((self.folder / "inventory" / "hosts.yml").read_text("utf-8"))
-        shared = tree["nodes"]["vars"]
-        return {name.removeprefix("lab_"): value for name, value in shared.items()}
+        nodes: Mapping[str, Any] = tree["nodes"]
+        return nodes
 
     @cached_property
     def hosts(self) -> Mapping[str, Any]:
@@ -108,7 +119,16 @@ class Lab:
     @property
     def planes(self) -> list[str]:
         """The names of the control plane nodes."""
-        return [n for n, node in self.lock["nodes"].items() if node["role"] == "control_plane"]
+        return self.having("control_plane")
+
+    @property
+    def members(self) -> list[str]:
+        """The names of the nodes that are in the cluster."""
+        return [n for n, node in self.lock["nodes"].items() if node["role"] in MEMBERS]
+
+    def having(self, role: str) -> list[str]:
+        """Give the names of the nodes of a role."""
+        return [n for n, node in self.lock["nodes"].items() if node["role"] == role]
 
     def address(self, name: str) -> str:
         """The planned address of a node."""
@@ -116,7 +136,13 @@ class Lab:
 
     def on_every_node(self, ask: Callable[[str], T]) -> dict[str, T]:
         """Ask something of all nodes at the same time; node → answer."""
-        names = list(self.lock["nodes"])
+        return self._on_each(list(self.lock["nodes"]), ask)
+
+    def on_every_member(self, ask: Callable[[str], T]) -> dict[str, T]:
+        """Ask something of all nodes of the cluster at the same time; node → answer."""
+        return self._on_each(self.members, ask)
+
+    def _on_each(self, names: list[str], ask: Callable[[str], T]) -> dict[str, T]:
         with ThreadPoolExecutor(len(names)) as pool:
             return dict(zip(names, pool.map(ask, names), strict=True))
 
@@ -148,6 +174,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--lab", help="the folder .lab/<name> of a lab that is up")
 
 
+def _plain(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name.removeprefix("lab_"): value for name, value in facts.items()}
+
+
 _labs: dict[str, Lab] = {}
 _failed: list[str] = []
 
@@ -172,17 +202,23 @@ def deployment(lab: Lab) -> Iterator[Deployment]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a check that asks for ``node`` once for each node, in the order of the plan."""
+    """Run a check that asks for ``node`` once for each node, in the order of the plan.
+
+    One with the marker ``cluster`` leaves out the nodes that are beside it.
+    """
     if "node" in metafunc.fixturenames:
-        metafunc.parametrize("node", list(_lab(metafunc.config).lock["nodes"]))
+        lab = _lab(metafunc.config)
+        inside = metafunc.definition.get_closest_marker("cluster")
+        metafunc.parametrize("node", lab.members if inside else list(lab.lock["nodes"]))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the checks of add-ons that lab.yaml does not ask for: nothing is promised."""
-    known = _lab(config).facts["addons"]
+    """Leave out the checks of what lab.yaml does not ask for: nothing is promised."""
+    lab = _lab(config)
     for item in list(items):
-        mark = item.get_closest_marker("addon")
-        if mark and not known[mark.args[0]]["enabled"]:
+        addon, role = item.get_closest_marker("addon"), item.get_closest_marker("role")
+        off = addon and not lab.facts["addons"].get(addon.args[0], {}).get("enabled")
+        if off or (role and not lab.having(role.args[0])):
             items.remove(item)
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.nodes.conftest import Lab
+
+pytestmark = pytest.mark.cluster
 
 PACKAGES = ("containerd", "runc", "kubeadm", "kubelet", "kubectl", "containernetworking-plugins")
 

@@ -13,6 +13,8 @@ import pytest
 if TYPE_CHECKING:
     from tests.nodes.conftest import Lab
 
+pytestmark = pytest.mark.cluster
+
 PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 # A kubelet renews its lease every 10 s. `kubectl get` shows the old Ready for some 40 s after a
 # node died; the lease is evidence.
@@ -61,14 +63,14 @@ def test_kube_proxy_is_ready_on_every_node(lab: Lab, cluster: Mapping[str, str])
     def missing(answers: Mapping[str, str]) -> set[str]:
         pods = json.loads(answers["pods"])["items"]
         proxies = [p for p in pods if p["metadata"]["labels"].get("k8s-app") == "kube-proxy"]
-        return set(lab.lock["nodes"]) - {p["spec"]["nodeName"] for p in proxies if _ready(p)}
+        return set(lab.members) - {p["spec"]["nodeName"] for p in proxies if _ready(p)}
 
     waiting = _wait(lab, cluster, missing, SETTLE)
     assert not waiting, f"not ready on {', '.join(sorted(waiting))}"
 
 
 def test_the_nodes_are_the_planned_ones(lab: Lab, nodes: Mapping[str, Any]) -> None:
-    assert set(nodes) == set(lab.lock["nodes"])
+    assert set(nodes) == set(lab.members)
 
 
 def test_nodes_renew_their_leases(lab: Lab, cluster: Mapping[str, str]) -> None:
@@ -129,7 +131,7 @@ def _silent(lab: Lab, answers: Mapping[str, str]) -> set[str]:
         lease["metadata"]["name"]: datetime.fromisoformat(lease["spec"]["renewTime"]).timestamp()
         for lease in json.loads(answers["leases"])["items"]
     }
-    ages = {name: float(answers["now"]) - renewed.get(name, 0.0) for name in lab.lock["nodes"]}
+    ages = {name: float(answers["now"]) - renewed.get(name, 0.0) for name in lab.members}
     return {
         f"the kubelet of {name} was last heard {age:.0f} s ago"
         for name, age in ages.items()

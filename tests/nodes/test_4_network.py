@@ -14,6 +14,8 @@ from tests.nodes.probes import PORT, Deployment
 if TYPE_CHECKING:
     from tests.nodes.conftest import Lab
 
+pytestmark = pytest.mark.cluster
+
 DEADLINE = 90
 MARK = "=labwright="
 
@@ -68,14 +70,14 @@ def probes(lab: Lab, deployment: Deployment) -> Probes:
         names,
         addresses,
         service,
-        lab.on_every_node(listen),
-        lab.on_every_node(lambda node: _from_node(lab, node, service)),
-        lab.on_every_node(lambda node: _from_node(lab, node, free)),
+        lab.on_every_member(listen),
+        lab.on_every_member(lambda node: _from_node(lab, node, service)),
+        lab.on_every_member(lambda node: _from_node(lab, node, free)),
     )
 
 
 def test_a_pod_runs_on_every_node(lab: Lab, probes: Probes) -> None:
-    assert set(probes.pods) == set(lab.lock["nodes"])
+    assert set(probes.pods) == set(lab.members)
 
 
 def test_pod_address_is_in_its_nodes_range(lab: Lab, probes: Probes, node: str) -> None:
@@ -84,20 +86,18 @@ def test_pod_address_is_in_its_nodes_range(lab: Lab, probes: Probes, node: str) 
 
 
 def test_pod_reaches_the_pods_of_all_nodes(lab: Lab, probes: Probes, node: str) -> None:
-    silent = [name for name in lab.lock["nodes"] if probes.heard[node].get(name) != name]
+    silent = [name for name in lab.members if probes.heard[node].get(name) != name]
     assert not silent, f"a pod on {node} does not reach the pod on {', '.join(silent)}"
 
 
 def test_pod_reaches_a_service(lab: Lab, probes: Probes, node: str) -> None:
     said = probes.heard[node].get("service", "")
-    assert said in lab.lock["nodes"], (
-        f"a pod on {node} hears of {probes.service}: {said or 'nothing'}"
-    )
+    assert said in lab.members, f"a pod on {node} hears of {probes.service}: {said or 'nothing'}"
 
 
 def test_node_reaches_a_service(lab: Lab, probes: Probes, node: str) -> None:
     said = probes.outside[node]
-    assert said in lab.lock["nodes"], f"{node} hears of {probes.service}: {said}"
+    assert said in lab.members, f"{node} hears of {probes.service}: {said}"
 
 
 def test_what_is_no_service_is_not_looked_for_outside(probes: Probes, node: str) -> None:

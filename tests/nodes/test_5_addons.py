@@ -45,7 +45,7 @@ def test_a_pod_reads_what_another_wrote_to_a_volume(uses: Uses) -> None:
 
 @pytest.mark.addon("metrics-server")
 def test_metrics_of_every_node(lab: Lab, uses: Uses) -> None:
-    assert set(uses.answer("metrics-server")) == set(lab.lock["nodes"])
+    assert set(uses.answer("metrics-server")) == set(lab.members)
 
 
 @pytest.mark.addon("registry")
@@ -70,7 +70,7 @@ def test_an_image_is_deleted_from_the_registry_and_the_nodes(uses: Uses) -> None
 @pytest.mark.addon("traefik")
 def test_an_ingress_answers_on_every_node_with_traefik(lab: Lab, uses: Uses) -> None:
     heard = uses.answer("traefik")["heard"]
-    wrong = {n: heard.get(n) for n in traefik_nodes(lab) if heard.get(n) not in lab.lock["nodes"]}
+    wrong = {n: heard.get(n) for n in traefik_nodes(lab) if heard.get(n) not in lab.members}
     assert not wrong, f"port 80 answers {wrong}"
 
 

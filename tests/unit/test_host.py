@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
 
 from labwright.tools import host
-from labwright.tools.host import CAPS, caps_of
+from labwright.tools.host import CAPS, caps_of, mounts_nfs
 from labwright.tools.shell import Shell
 
 
@@ -44,6 +45,31 @@ def test_masks() -> None:
 
 def test_bits_of_a_newer_kernel_are_left_out() -> None:
     assert caps_of(1 << 60 | 1) == {"CAP_CHOWN"}
+
+
+@pytest.mark.parametrize(
+    ("known", "module", "mounts"),
+    [
+        ("nodev\tproc\n\text4\n", "", False),
+        ("nodev\tproc\nnodev\tnfs4\n", "", True),
+        ("nodev\tnfsd\n", "", False),
+        ("\text4\n", "nfs.ko.xz", True),
+        ("\text4\n", "nfs.ko", True),
+        ("\text4\n", "nfs_acl.ko", False),
+    ],
+)
+def test_a_kernel_mounts_nfs(tmp_path: Path, known: str, module: str, mounts: bool) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/filesystems").write_text(known)
+    modules = tmp_path / "lib/modules" / platform.release() / "kernel/fs/nfs"
+    modules.mkdir(parents=True)
+    if module:
+        (modules / module).touch()
+    assert mounts_nfs(tmp_path) is mounts
+
+
+def test_where_no_file_system_is_named_none_is_mounted(tmp_path: Path) -> None:
+    assert not mounts_nfs(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from labwright.model import ChartPin, DebPin, ImagePin, Pins, Plan
 from labwright.phases.fetch import stock
 from tests.fakes import DEBIAN, HOSTS, KEYED, STOCK, answers, online, planned, run_of, upstream
 
+BESIDE: dict[str, Any] = {"tools": 1, "nas": 1}
 CHARTED: dict[str, Any] = {"versions": {"rancher": "2.15", "cert-manager": "1.21"}}
 
 
@@ -33,7 +34,7 @@ def locked(plan: Plan) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("provider", HOSTS)
-@pytest.mark.parametrize("raw", [{}, CHARTED, {"mirrors": KEYED}, {"addons": []}])
+@pytest.mark.parametrize("raw", [{}, CHARTED, {"mirrors": KEYED}, {"addons": []}, BESIDE])
 def test_the_pins_of_a_lock_read_back(raw: dict[str, Any], provider: str) -> None:
     plan = upstream({"provider": provider, **raw}, HOSTS[provider])
     found = read(text(locked(plan)))
@@ -222,6 +223,25 @@ def test_a_node_that_is_gone_is_one_line() -> None:
     assert line.endswith("→ none")
 
 
+def test_packages_of_a_node_that_comes_are_few_lines() -> None:
+    alone, with_both = locked(upstream()), locked(upstream(BESIDE))
+    lines = [line for line in drift(alone, with_both) if line.startswith("role_packages")]
+    assert len(lines) == len(BESIDE)
+    assert all(": none → " in line for line in lines)
+    # And when it goes, the node's own line says it.
+    gone = [line.partition(":")[0] for line in drift(with_both, alone)]
+    assert {"nodes.tools1", "nodes.nas1"} <= set(gone)
+    assert not [path for path in gone if path.startswith("role_packages")]
+
+
+def test_many_packages_are_counted() -> None:
+    before = locked(upstream(BESIDE))
+    many = {f"p{number}": "1" for number in range(60)}
+    after = changed(before, "role_packages", "tools", to=many)
+    del before["role_packages"]["tools"]
+    assert drift(before, after) == ["role_packages.tools: none → 60 of them"]
+
+
 def test_what_only_this_labwright_decides_is_no_difference() -> None:
     before = locked(upstream())
     after = {**before, "node_image": "labwright/node:0", "store": {"base": "base-0"}}
@@ -237,7 +257,7 @@ def test_what_is_not_known_yet_is_no_difference() -> None:
 
 @pytest.mark.parametrize("key", SOFTWARE)
 def test_software_that_is_not_named_is_no_difference(key: str) -> None:
-    before = locked(upstream(CHARTED))
+    before = locked(upstream({**CHARTED, **BESIDE}))
     assert before[key]
     assert drift(before, {**before, key: {}}) == []
 

@@ -206,6 +206,59 @@ def test_every_node_has_its_place() -> None:
     assert [n.name for n in plan.workers] == ["w1", "w2", "w3"]
 
 
+def test_nodes_beside_the_cluster_have_a_place_and_no_pods() -> None:
+    plan = planned({"workers": 1, "tools": 1, "nas": 1})
+    assert [(n.name, str(n.address), str(n.pods)) for n in plan.nodes] == [
+        ("cp1", "192.168.56.11/24", "10.244.0.0/24"),
+        ("w1", "192.168.56.21/24", "10.244.1.0/24"),
+        ("tools1", "192.168.56.101/24", "None"),
+        ("nas1", "192.168.56.111/24", "None"),
+    ]
+    assert [n.name for n in plan.cluster] == ["cp1", "w1"]
+    assert [n.name for n in plan.having("tools")] == ["tools1"]
+
+
+def test_they_change_nothing_of_the_other_nodes() -> None:
+    alone, with_both = planned(), planned({"tools": 1, "nas": 1})
+    assert with_both.nodes[:3] == alone.nodes
+    assert with_both.node_image == alone.node_image
+    assert upstream({"tools": 1, "nas": 1}).node_image == upstream().node_image
+
+
+@pytest.mark.parametrize(
+    ("networks", "chosen"),
+    [
+        ({}, "172.29.0.0/16"),
+        ({"pods": "172.29.0.0/16"}, "172.30.0.0/16"),
+        ({"pods": "172.16.0.0/12"}, "10.57.0.0/16"),
+        ({"pods": "172.16.0.0/12", "services": "10.48.0.0/12"}, "198.18.0.0/16"),
+    ],
+)
+def test_containers_of_a_tools_node_are_apart_from_the_lab(
+    networks: dict[str, str], chosen: str
+) -> None:
+    assert str(planned({"tools": 1, "network": networks}).containers) == chosen
+
+
+@pytest.mark.parametrize(
+    ("nas", "nfs", "provider", "warned"),
+    [
+        (1, False, "docker", True),
+        (1, True, "docker", False),
+        (0, False, "docker", False),
+        # A machine has a kernel of its own, whatever the host's can do.
+        (1, False, "libvirt", False),
+    ],
+)
+def test_a_nas_that_no_pod_can_mount_is_worth_a_warning(
+    nas: int, nfs: bool, provider: str, warned: bool
+) -> None:
+    host = replace(HOSTS[provider], nfs=nfs)
+    plan = planned({"nas": nas, "provider": provider}, host)
+    assert ("host.no-nfs" in {w.id for w in plan.warnings}) is warned
+    assert plan.facts.nfs is (nfs or provider != "docker")
+
+
 def test_places_follow_the_networks_of_lab_yaml() -> None:
     plan = planned(
         {
@@ -224,7 +277,9 @@ def test_places_follow_the_networks_of_lab_yaml() -> None:
 def test_the_largest_lab_fits_a_24() -> None:
     plan = planned({"workers": 50})
     assert len({n.address.ip for n in plan.nodes}) == len({n.pods for n in plan.nodes}) == 51
-    assert all(n.address.ip in plan.subnet and n.pods.subnet_of(plan.pods) for n in plan.nodes)
+    assert all(
+        n.address.ip in plan.subnet and n.pods and n.pods.subnet_of(plan.pods) for n in plan.nodes
+    )
 
 
 def test_macs_are_virtualbox_s_own_stable_and_different() -> None:

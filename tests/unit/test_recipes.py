@@ -546,3 +546,36 @@ def test_helm_is_found_in_all_its_wrappings(tmp_path: Path) -> None:
 def test_a_wheel_without_helm_is_said(tmp_path: Path) -> None:
     with pytest.raises(SupplyError, match="does not hold Helm"):
         helm._unwrapped(tmp_path / "none.tgz")
+
+
+# --- packages of one node
+
+
+def test_a_node_has_its_root_and_the_repository_of_all_nodes(tmp_path: Path) -> None:
+    for name in ("base", "apt", "work", "out"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "base/status").write_text(
+        "Package: curl\nStatus: install ok installed\nVersion: 1\n\n"
+        "Package: mount\nStatus: install ok installed\nVersion: 1\n"
+    )
+    (tmp_path / "apt/Packages").write_text(
+        "Package: kubelet\nVersion: 1.20.2-1\nDepends: mount\n\nPackage: curl\nVersion: 2\n\n"
+    )
+    inputs = {name: tmp_path / name for name in ("base", "apt")}
+    artifact = Artifact("apt-tools", "apt-role", "bookworm")
+    made = Job(artifact, tmp_path / "work", tmp_path / "out", inputs, Shell(), print)
+    found = base.stanzas(apt.installed(made).read_text())
+    assert {p["Package"]: (p["Version"], p["Status"]) for p in found} == {
+        # The repository's wins: it is what the node has in the end.
+        "curl": ("2", "install ok installed"),
+        "mount": ("1", "install ok installed"),
+        "kubelet": ("1.20.2-1", "install ok installed"),
+    }
+    assert len(found) == 3
+
+
+def test_a_node_of_which_nothing_is_known_has_nothing(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    artifact = Artifact("apt", "collect", "1")
+    made = Job(artifact, tmp_path / "work", tmp_path / "out", {}, Shell(), print)
+    assert apt.installed(made).read_text() == ""

@@ -23,11 +23,13 @@ from labwright.events import mask
 from labwright.locate import read_lock
 from labwright.lock import Stocked
 from labwright.model import Box, Machine, Plan, ProviderName, SupplyName
+from labwright.phases.fetch import stock
 from labwright.supplies import SUPPLIES
+from labwright.supplies.base import ROLE_PACKAGES
 from labwright.tools import workdir
 from labwright.tools.shell import Shell
 from labwright.tools.vagrant import parse_ssh_config
-from tests.fakes import HOSTS, STOCK, armour, planned, upstream
+from tests.fakes import BESIDE, HOSTS, STOCK, armour, planned, run_of, upstream
 
 NASTY = (
     "",
@@ -140,6 +142,8 @@ def test_the_inventory_has_the_facts() -> None:
     assert nodes["children"] == {
         "control_planes": {"hosts": {"cp1": None}},
         "workers": {"hosts": {"w1": None, "w2": None}},
+        "tools": {"hosts": {}},
+        "nas": {"hosts": {}},
     }
     shared = nodes["vars"]
     expected = {
@@ -172,6 +176,52 @@ def test_the_inventory_has_the_facts() -> None:
     }
     assert shared["lab_image_refs"]["coredns"] == "labwright.local/coredns:1.10.1"
     assert [n["name"] for n in shared["lab_cluster_nodes"]] == ["cp1", "w1", "w2"]
+
+
+def test_nodes_beside_the_cluster_are_told_what_their_roles_need() -> None:
+    plan = planned({"workers": 1, "tools": 1, "nas": 1})
+    tree = yaml.safe_load(render.inventory(plan, BESIDE))["nodes"]
+    assert list(tree["hosts"]) == ["cp1", "w1", "tools1", "nas1"]
+    assert tree["children"]["tools"] == {"hosts": {"tools1": None}}
+    assert tree["children"]["nas"] == {"hosts": {"nas1": None}}
+    # They have names and are no members: no pod's route leads there, and nobody waits for them.
+    assert [n["name"] for n in tree["vars"]["lab_cluster_nodes"]] == ["cp1", "w1"]
+    assert {"address": "192.168.56.101", "names": ["tools1"]} in tree["vars"]["lab_names"]
+    tools, nas = tree["hosts"]["tools1"], tree["hosts"]["nas1"]
+    assert tools["lab_node_address"] == "192.168.56.101"
+    assert tools["lab_container_network"] == "172.29.0.0/16"
+    assert "lab_node_pod_cidr" not in {**tools, **nas}
+    assert [s["uris"] for s in tools["lab_apt_sources"]] == [
+        ["http://192.168.56.1:8750/apt/"],
+        ["http://192.168.56.1:8750/apt-tools/"],
+    ]
+    # What a tool needs itself is apt's to know, and no fact.
+    assert tools["lab_role_packages"]["docker.io"] == "20.10.24+dfsg1-1"
+    assert "tini" not in tools["lab_role_packages"]
+    assert nas["lab_role_packages"]["nfs-ganesha"] == "4.3-2"
+    assert "docker.io" not in tree["vars"]["lab_packages"]
+
+
+def test_vendors_serve_nodes_beside_the_cluster_too() -> None:
+    plan = upstream({"tools": 1, "nas": 1})
+    tree = yaml.safe_load(render.inventory(plan, stock(run_of(Path("nowhere"), plan))))["nodes"]
+    assert "lab_apt_sources" not in tree["hosts"]["tools1"]
+    told = {role: tree["hosts"][f"{role}1"]["lab_role_packages"] for role in ROLE_PACKAGES}
+    assert set(ROLE_PACKAGES["tools"]) < set(told["tools"])
+    assert set(ROLE_PACKAGES["nas"]) == set(told["nas"])
+    assert all(version for found in told.values() for version in found.values())
+    # These are installed on every node of the cluster.
+    assert not set(tree["vars"]["lab_packages"]) & {*told["tools"], *told["nas"]}
+
+
+def test_the_lock_names_what_only_one_node_has() -> None:
+    content = yaml.safe_load(
+        render.files(planned({"workers": 1, "tools": 1, "nas": 1}), BESIDE)["lab.lock"]
+    )
+    assert content["nodes"]["tools1"]["role"] == "tools"
+    assert "pods" not in content["nodes"]["nas1"]
+    assert content["role_packages"]["tools"]["tini"] == "0.19.0-1"
+    assert "tini" not in content["packages"]
 
 
 @pytest.mark.parametrize("provider", HOSTS)

@@ -72,6 +72,25 @@ def test_nothing_is_asked_where_nothing_goes(tmp_path: Path, raw: dict[str, Any]
     assert asked == []
 
 
+def test_a_node_beside_the_cluster_is_not_drained(tmp_path: Path) -> None:
+    run, asked = again(tmp_path, planned({"workers": 2}))
+    save_plan(run.workdir, planned({"tools": 1, "nas": 1}))
+    assert Retire().outline(run) == ["destroy tools1", "destroy nas1"]
+    with pytest.raises(HostError):
+        run_all([Retire()], run)
+    assert asked == ["lab.yaml has no tools1, nas1 any more: destroy?"]
+
+
+def test_both_ways_are_in_one_question(tmp_path: Path) -> None:
+    run, asked = again(tmp_path, planned({"workers": 1}))
+    save_plan(run.workdir, planned({"tools": 1}))
+    with pytest.raises(HostError):
+        run_all([Retire()], run)
+    assert asked == [
+        "lab.yaml has no w2, tools1 any more: drain, delete and destroy w2, destroy tools1?"
+    ]
+
+
 def test_a_first_up_retires_nothing(tmp_path: Path) -> None:
     assert Retire().skip(run_of(tmp_path, planned())) == "there is none yet"
     assert leftover(None, planned()) == []

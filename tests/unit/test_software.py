@@ -320,6 +320,14 @@ def test_a_wish_that_a_bundle_fulfils_is_no_trouble(raw: dict[str, Any]) -> None
     assert chosen(raw, bundled=BUNDLE).versions == MADE.versions
 
 
+def test_a_bundle_serves_a_tools_node_where_it_has_the_packages() -> None:
+    (finding,) = refused(SpecError, {"tools": 1}, ONLINE, bundled=BUNDLE).findings
+    assert (finding.id, finding.where) == ("spec.not-in-bundle", "tools")
+    ids = ("base", "apt", "apt-tools", "images", "host")
+    whole = manifest(upstream({"tools": 1}), ids)
+    assert "apt-tools" in chosen({"tools": 1}, ONLINE, bundled=Bundled("/b", whole)).keys
+
+
 def test_a_bundle_is_for_one_architecture() -> None:
     error = refused(SpecError, {}, replace(ONLINE, arch="aarch64"), bundled=BUNDLE)
     assert error.findings[0].what == "the bundle is for x86_64, and this host is aarch64"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from labwright.model import AptSource, Plan, Wanted
 from labwright.software import Bundled
-from labwright.supplies.base import collected
+from labwright.supplies.base import ROLE_PACKAGES, collected
 from labwright.supplies.upstream import TOOLS
 from tests.fakes import DEBIAN, HOSTS, VIRTUALBOX, manifest, online, planned, upstream
 
@@ -16,6 +17,10 @@ from tests.fakes import DEBIAN, HOSTS, VIRTUALBOX, manifest, online, planned, up
 def wanted(raw: dict[str, Any] | None = None, provider: str = "libvirt") -> Wanted:
     asked = {"supply": "upstream", "provider": provider, **(raw or {})}
     return planned(asked, online(HOSTS[provider])).wanted
+
+
+# Of a mirror, as the vendors have it no more.
+OLD: dict[str, Any] = {"kubernetes": "1.20", "mirrors": {"apt": {"kubernetes": "http://m.lan/k8s"}}}
 
 
 def source(found: Wanted, name: str) -> AptSource:
@@ -124,6 +129,52 @@ def test_the_runtime_comes_from_where_the_catalog_says() -> None:
 def test_runc_of_the_guest_has_a_version_of_its_own() -> None:
     own = {"guest": "debian-13", "kubernetes": "1.33", "versions": {"containerd": "1.7.24"}}
     assert [w.version for w in wanted(own).debs if w.name == "runc"] == [""]
+
+
+@pytest.mark.parametrize("guest", ["debian-12", "ubuntu-24.04"])
+def test_nodes_beside_the_cluster_are_installed_from_the_guest(guest: str) -> None:
+    found = wanted({"guest": guest, "tools": 1, "nas": 1})
+    roles = {wish.name: (wish.role, wish.sources[0]) for wish in found.debs if wish.role}
+    archive = guest.partition("-")[0]
+    for role, names in ROLE_PACKAGES.items():
+        assert {roles[name] for name in names} == {(role, archive)}
+    # A package that all nodes have is no matter of one of them.
+    assert len({wish.name for wish in found.debs}) == len(found.debs)
+    assert not [wish for wish in wanted({"guest": guest}).debs if wish.role]
+
+
+@pytest.mark.parametrize(
+    ("more", "source", "names"),
+    [
+        ({**OLD, "guest": "debian-12"}, "debian", {"docker.io", "docker-compose", "docker-cli"}),
+        ({}, "docker", {"docker-ce", "docker-ce-cli", "docker-compose-plugin"}),
+    ],
+)
+def test_docker_comes_from_where_containerd_does(
+    more: dict[str, Any], source: str, names: set[str]
+) -> None:
+    raw = {"tools": 1, **more}
+    found = {wish.name: wish for wish in wanted(raw).debs if wish.name.startswith("docker")}
+    assert set(found) == names
+    assert {wish.sources[0] for wish in found.values()} == {source}
+    # In Debian 12 it is a part of docker.io.
+    assert [w.name for w in found.values() if not w.required] in ([], ["docker-cli"])
+
+
+def test_their_packages_are_built_for_those_who_ask() -> None:
+    ids = {a.id for a in planned({"tools": 1}).artifacts}
+    assert "apt-tools" in ids
+    assert "apt-nas" not in ids
+    assert not {a.id for a in planned().artifacts} & {"apt-tools", "apt-nas"}
+
+
+@pytest.mark.parametrize("made", [planned, upstream])
+def test_a_bundle_holds_them_apart(made: Callable[..., Plan]) -> None:
+    held = {a.id: a for a in collected(made({"tools": 1, "nas": 1}))}
+    assert {"apt", "apt-tools", "apt-nas", "helm"} <= set(held)
+    assert "apt" in held["apt-tools"].needs
+    # What all nodes of a bundle's lab install is what its `apt` holds.
+    assert "docker.io" not in held["apt"].params
 
 
 def test_tools_come_from_the_guest() -> None:
