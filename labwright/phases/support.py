@@ -13,7 +13,8 @@ from pathlib import Path
 
 from labwright import __version__, known
 from labwright.doctor import Checkup, as_json, examine
-from labwright.errors import Finding, LabError
+from labwright.errors import Finding, HostError, LabError
+from labwright.locate import read_plan
 from labwright.phases.base import Run
 from labwright.phases.boot import read_machines
 from labwright.phases.diagnosis import facts
@@ -102,9 +103,11 @@ def _tail(path: Path) -> str:
         size = file.seek(0, io.SEEK_END)
         file.seek(max(0, size - LARGEST))
         text = file.read().decode(errors="replace")
-    if size <= LARGEST:
-        return text
-    return f"(the first {size - LARGEST} bytes are left out)\n" + text.partition("\n")[2]
+    return text if size <= LARGEST else _from_a_line_on(text, size - LARGEST)
+
+
+def _from_a_line_on(text: str, left_out: int) -> str:
+    return f"(the first {left_out} bytes are left out)\n" + text.partition("\n")[2]
 
 
 def _nodes(run: Run) -> dict[str, str]:
@@ -113,7 +116,7 @@ def _nodes(run: Run) -> dict[str, str]:
     if not machines:
         return {}
     ssh = Ssh(run.tools.shell, run.workdir.ssh_config)
-    asked = [*_questions(machines)]
+    asked = [*_questions(run, machines)]
     with ThreadPoolExecutor(8) as pool:
         said = pool.map(lambda question: _ask(ssh, *question[:2]), asked)
         return {
@@ -121,17 +124,27 @@ def _nodes(run: Run) -> dict[str, str]:
         }
 
 
-def _questions(machines: list[str]) -> Iterator[tuple[str, str, str]]:
+def _questions(run: Run, machines: list[str]) -> Iterator[tuple[str, str, str]]:
+    first = _first_control_plane(run)
     for node in machines:
-        more = ON_CONTROL_PLANE if node == machines[0] else {}
+        more = ON_CONTROL_PLANE if node == first else {}
         yield from ((node, command, name) for name, command in {**ON_NODES, **more}.items())
+
+
+def _first_control_plane(run: Run) -> str:
+    try:
+        return read_plan(run.workdir).control_planes[0].name
+    except HostError:
+        return ""
 
 
 def _ask(ssh: Ssh, node: str, command: str) -> str:
     try:
-        return ssh.run(node, command, NODE_DEADLINE)[-LARGEST:]
+        said = ssh.run(node, command, NODE_DEADLINE)
     except LabError as error:
         return "\n".join([error.findings[0].what, *error.details]) + "\n"
+    more = len(said) - LARGEST
+    return said if more <= 0 else _from_a_line_on(said[more:], more)
 
 
 def _known(texts: Mapping[str, str]) -> str:

@@ -21,6 +21,9 @@ BLOCK = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
 )
 
+# What is left of a key where the beginning of a file was cut off.
+REST = re.compile(r"(?:^[A-Za-z0-9+/=]+\n)+-----END [A-Z ]*PRIVATE KEY-----", re.MULTILINE)
+
 
 def is_secret(path: Path) -> bool:
     """Whether a file's name says that its content is secret."""
@@ -49,7 +52,7 @@ def _values(path: Path) -> Iterator[str]:
 
 def redact(text: str, secrets: Iterable[str]) -> str:
     """Take secrets out of a text."""
-    text = BLOCK.sub(MASK, text)
+    text = REST.sub(MASK, BLOCK.sub(MASK, text))
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, MASK)
     return mask(text)

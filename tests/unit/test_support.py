@@ -240,6 +240,7 @@ def test_of_a_kubeconfig_only_the_credentials_are_secret(lab: Run) -> None:
         ("Authorization: Basic dXNlcjpodW50ZXIyMg==", "Authorization"),
         ("docker login --password hunter22 registry", "registry"),
         (f"{PEM[:40]}\n{PEM_BODY}\n(cut here", ""),
+        (f"{PEM_BODY}\n-----END PRIVATE KEY-----\nand on", "and on"),
     ],
 )
 def test_shapes_of_secrets(text: str, kept: str) -> None:
