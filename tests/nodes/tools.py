@@ -117,6 +117,8 @@ helm version --short
 echo "releases $(helm list --all-namespaces --output json)"
 """
 PUSH = f"""{START}
+# After a boot it takes a moment until the registry answers.
+ask https://REGISTRY/v2/ >/dev/null
 docker tag NAME-web IMAGE
 docker push -q IMAGE >/dev/null
 podman pull -q IMAGE >/dev/null
