@@ -92,7 +92,7 @@ def _facts(checkup: Checkup) -> list[tuple[str, str]]:
     facts, cpu, kvm = checkup.host, checkup.cpu, checkup.kvm
     docker = f"API {facts.docker_api}" if facts.docker_api else f"no: {facts.docker_why}"
     virtual = cpu.virtualization or "no hardware virtualization"
-    boots = {True: "a guest boots", False: "no guest boots", None: kvm.why}[kvm.boots]
+    boots = {True: "a guest boots", False: "guests do not all boot", None: kvm.why}[kvm.boots]
     system = checkup.system
     disk = f", {system.sync_ms:.1f} ms a synced write" if system.sync_ms is not None else ""
     free = f", {system.memory_available} MiB available" if system.memory_available else ""

@@ -151,7 +151,7 @@ def kvm_does_not_boot(c: Checkup) -> Hit | None:
     if c.kvm.boots is not False:
         return None
     return Hit(
-        "guests of a few instructions do not come up under KVM",
+        "guests of a few instructions do not all come up under KVM",
         c.kvm.why,
         "look at dmesg for kvm; set provider: docker",
     )
