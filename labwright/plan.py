@@ -10,7 +10,7 @@ from ipaddress import IPv4Interface
 from labwright import addresses, keys
 from labwright.catalog import Guest, kubeadm_api
 from labwright.errors import Finding, HostError, errors
-from labwright.model import Box, Choice, HostFacts, Node, Pins, Plan, Spec
+from labwright.model import Box, Choice, HostFacts, Node, Pins, Plan, Rancher, Spec
 from labwright.providers import PROVIDERS
 from labwright.providers.base import Provider
 from labwright.software import Inputs, choose
@@ -62,6 +62,7 @@ def build(given: Inputs) -> Plan:
         warnings=(*software.warnings, *place.warnings, *_tight(spec, host)),
         wanted=software.wanted,
         bundle=given.bundled.folder if given.bundled else "",
+        rancher=_rancher(given) if "rancher" in software.addons else None,
     )
 
 
@@ -122,6 +123,12 @@ def _nodes(spec: Spec, place: addresses.Place) -> Iterable[Node]:
             pods=next(slices),
             mac=_mac(spec.name, wanted.name),
         )
+
+
+def _rancher(given: Inputs) -> Rancher:
+    asked = given.spec.rancher
+    hostname = asked.hostname or f"rancher.{given.spec.name}.internal"
+    return Rancher(hostname, asked.tls, given.chart, asked.password_file)
 
 
 def _mac(lab: str, node: str) -> str:

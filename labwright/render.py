@@ -83,6 +83,7 @@ def inventory(plan: Plan, stock: Stocked) -> str:
             }
             for addon in catalog.load().addons.values()
         },
+        "lab_rancher": _rancher(plan),
         "lab_control_plane_endpoint": plan.endpoint,
         "lab_schedule_on_control_planes": plan.schedule_on_control_planes,
         "lab_cluster_nodes": [
@@ -97,6 +98,21 @@ def inventory(plan: Plan, stock: Stocked) -> str:
     }
     tree = {"nodes": {"hosts": hosts, "vars": shared, "children": groups}}
     return _HEAD + yaml.safe_dump(tree, sort_keys=False)
+
+
+def _rancher(plan: Plan) -> dict[str, str]:
+    """Give what the role of Rancher is told; the chart and the password are files of the lab."""
+    if plan.rancher is None:
+        return {}
+    pin = plan.pins.charts.get("rancher") if plan.pins else None
+    own = plan.rancher.chart
+    return {
+        "hostname": plan.rancher.hostname,
+        "url": plan.rancher.url,
+        "tls": plan.rancher.tls,
+        "chart_sha256": own.sha256 if own else pin.sha256 if pin else "",
+        "password_file": plan.rancher.password_file,
+    }
 
 
 def supply_facts(plan: Plan, stock: Stocked, url: str) -> dict[str, Any]:

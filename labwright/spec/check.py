@@ -67,6 +67,25 @@ def _addons(file: LabFile) -> Iterator[Finding]:
             )
 
 
+def _rancher(file: LabFile) -> Iterator[Finding]:
+    asked = file.rancher
+    if "rancher" not in file.addons:
+        if asked != type(asked)():
+            what, why = "Rancher is not among the add-ons", "nothing would read this key"
+            fix = "add rancher to addons, or leave the key rancher out"
+            yield Finding("spec.no-rancher", "error", what, why, fix, "rancher")
+        return
+    needs = {"dns": "Rancher finds its own parts by name", "traefik": "Rancher answers there"}
+    if asked.tls == "rancher":
+        needs["cert-manager"] = "rancher.tls: rancher has cert-manager issue the certificate"
+    for addon, why in needs.items():
+        if addon not in file.addons:
+            fix = f"add {addon} to addons"
+            fix += ", or take rancher.tls: lab" if addon == "cert-manager" else ""
+            what = f"rancher needs the add-on {addon}"
+            yield Finding("spec.rancher-needs", "error", what, why, fix, "addons")
+
+
 def _versions(file: LabFile) -> Iterator[Finding]:
     kinds = {"cluster", "addon"}
     known = [c.name for c in catalog.load().components.values() if c.kind in kinds]
@@ -167,6 +186,7 @@ _RULES: Mapping[tuple[str, ...], Rule] = {
     ("workers", "schedule_on_control_planes"): _workers,
     ("workers", "control_planes", "nodes"): _node_names,
     ("addons",): _addons,
+    ("addons", "rancher"): _rancher,
     ("versions",): _versions,
     ("guest",): _guest,
     ("mirrors",): _mirrors,

@@ -19,6 +19,9 @@ from labwright.model import (
     Wanted,
 )
 
+# Add-ons that are installed from a chart: no supply builds a program or an image for them.
+BY_CHART = frozenset({"rancher"})
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from labwright.errors import Finding
 from labwright.model import Artifact, HostFacts, ProviderName, SupplyName, Wanted
-from labwright.supplies.base import Chosen, base_root, not_buildable
+from labwright.supplies.base import BY_CHART, Chosen, base_root, not_buildable
 
 # Programs that come through the Go module proxy; the rest are Python wheels.
 FROM_GO = frozenset({"coredns", "local-path", "metrics-server"})
@@ -26,7 +26,7 @@ class Packages:
         parts = chosen.versions
         version = parts["kubernetes"]
         known = chosen.catalog.addons
-        components = [known[name].component for name in chosen.addons]
+        components = [known[name].component for name in chosen.addons if name not in BY_CHART]
         programs = [built(name, parts[name]) for name in components]
         params = {f"{name}_version": parts[name] for name in ("etcd", "pause", "busybox")}
         return (
