@@ -300,6 +300,15 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Service:
+    """What an add-on offers by name on the lab's network, and the node's address that answers."""
+
+    name: str
+    host: str
+    address: IPv4Address
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """A decision of the planner and its reason, as ``lab.plan`` prints it."""
 
@@ -331,7 +340,8 @@ class Plan:
     ``keys`` gives each its place in the store; ``node_image`` is the Docker image or box name.
     ``wanted`` is what has to be asked of vendors, and ``pins`` their answers; nobody has asked
     yet where that is ``None``. ``bundle`` is the folder of the bundle that the lab is made from,
-    and ``origin`` the supply that its software came from first.
+    and ``origin`` the supply that its software came from first. ``services_at`` are the
+    add-ons that have a name in the lab's domain.
     """
 
     name: str
@@ -364,6 +374,18 @@ class Plan:
     pins: Pins | None = None
     bundle: str = ""
     rancher: Rancher | None = None
+    services_at: tuple[Service, ...] = ()
+
+    @property
+    def domain(self) -> str:
+        """The lab's own domain."""
+        return domain(self.name)
+
+    @property
+    def load_balancer(self) -> tuple[IPv4Address, IPv4Address]:
+        """The first and the last address that services of type LoadBalancer may have."""
+        start = self.subnet.network_address
+        return start + 200, start + 249
 
     @property
     def control_planes(self) -> tuple[Node, ...]:
@@ -384,6 +406,11 @@ class Plan:
     def context(self) -> str:
         """The context of this lab in the user's kubeconfig."""
         return f"labwright-{self.name}"
+
+
+def domain(lab: str) -> str:
+    """Name a lab's domain, below the one that ICANN keeps for private use (2024-07-29)."""
+    return f"{lab}.internal"
 
 
 @dataclass(frozen=True, slots=True)

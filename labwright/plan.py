@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Interface
 
 from labwright import addresses, keys
-from labwright.catalog import Guest, kubeadm_api
+from labwright.catalog import Catalog, Guest, kubeadm_api
 from labwright.errors import Finding, HostError, errors
-from labwright.model import Box, Choice, HostFacts, Node, Pins, Plan, Rancher, Spec
+from labwright.model import (
+    Box,
+    Choice,
+    HostFacts,
+    Node,
+    Pins,
+    Plan,
+    Rancher,
+    Service,
+    Spec,
+    domain,
+)
 from labwright.providers import PROVIDERS
 from labwright.providers.base import Provider
 from labwright.software import Inputs, choose
@@ -33,6 +44,7 @@ def build(given: Inputs) -> Plan:
         owner=network_name(spec.name),
         strict=provider.caps.only_subnets,
     )
+    nodes = tuple(_nodes(spec, place))
     return Plan(
         name=spec.name,
         provider=provider.name,
@@ -46,7 +58,7 @@ def build(given: Inputs) -> Plan:
         pods=spec.pods,
         services=spec.services,
         dns_service=spec.services.network_address + 10,
-        nodes=tuple(_nodes(spec, place)),
+        nodes=nodes,
         facts=provider.node_facts(host),
         schedule_on_control_planes=spec.schedule_on_control_planes,
         addons=software.addons,
@@ -63,6 +75,7 @@ def build(given: Inputs) -> Plan:
         wanted=software.wanted,
         bundle=given.bundled.folder if given.bundled else "",
         rancher=_rancher(given) if "rancher" in software.addons else None,
+        services_at=tuple(_services(spec, given.catalog, software.addons, nodes)),
     )
 
 
@@ -127,8 +140,23 @@ def _nodes(spec: Spec, place: addresses.Place) -> Iterable[Node]:
 
 def _rancher(given: Inputs) -> Rancher:
     asked = given.spec.rancher
-    hostname = asked.hostname or f"rancher.{given.spec.name}.internal"
-    return Rancher(hostname, asked.tls, given.chart, asked.password_file)
+    return Rancher(_rancher_host(given.spec), asked.tls, given.chart, asked.password_file)
+
+
+def _rancher_host(spec: Spec) -> str:
+    return spec.rancher.hostname or f"rancher.{domain(spec.name)}"
+
+
+def _services(
+    spec: Spec, catalog: Catalog, addons: Iterable[str], nodes: Sequence[Node]
+) -> Iterable[Service]:
+    first = nodes[0]
+    takes_pods = [n for n in nodes if n.role == "worker"] or [first]
+    for name in addons:
+        if host := catalog.addons[name].host:
+            node = takes_pods[0] if catalog.addons[name].at == "ingress" else first
+            full = _rancher_host(spec) if name == "rancher" else f"{host}.{domain(spec.name)}"
+            yield Service(name, full, node.address.ip)
 
 
 def _mac(lab: str, node: str) -> str:
@@ -147,8 +175,8 @@ def _node_image(places: Mapping[str, str], roles_digest: str, pins: Pins | None)
     return f"labwright/node:{hashlib.sha256(chr(10).join(words).encode()).hexdigest()[:16]}"
 
 
-# For the host and the user; no node is made of them.
-_NOT_BAKED = frozenset({"host", "charts"})
+# For the host and the user, or installed later; no node is baked with them.
+_NOT_BAKED = frozenset({"helm", "host", "charts"})
 
 
 def _tight(spec: Spec, host: HostFacts) -> Iterable[Finding]:

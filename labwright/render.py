@@ -84,6 +84,11 @@ def inventory(plan: Plan, stock: Stocked) -> str:
             for addon in catalog.load().addons.values()
         },
         "lab_rancher": _rancher(plan),
+        "lab_domain": plan.domain,
+        "lab_names": _names(plan),
+        "lab_load_balancer_range": "-".join(map(str, plan.load_balancer)),
+        # Beside the inventory: certificates are made per lab, and their keys are in no fact.
+        "lab_tls": "{{ inventory_dir }}/../tls",
         "lab_control_plane_endpoint": plan.endpoint,
         "lab_schedule_on_control_planes": plan.schedule_on_control_planes,
         "lab_cluster_nodes": [
@@ -115,6 +120,13 @@ def _rancher(plan: Plan) -> dict[str, str]:
     }
 
 
+def _names(plan: Plan) -> list[dict[str, Any]]:
+    """Give what every node's /etc/hosts says of the lab."""
+    nodes = [{"address": str(n.address.ip), "names": [n.name]} for n in plan.nodes]
+    services = [{"address": str(s.address), "names": [s.host]} for s in plan.services_at]
+    return [*nodes, *services]
+
+
 def supply_facts(plan: Plan, stock: Stocked, url: str) -> dict[str, Any]:
     """Give the facts that baking a node and converging it have in common.
 
@@ -136,6 +148,7 @@ def supply_facts(plan: Plan, stock: Stocked, url: str) -> dict[str, Any]:
             for name, image in stock.images.items()
         ],
         "lab_image_refs": {name: image["ref"] for name, image in stock.images.items()},
+        "lab_helm_url": f"{url}/helm/helm" if "helm" in plan.keys else "",
         "lab_image_repository": plan.image_repository,
         "lab_registry_mirrors": [
             {"registry": name, "url": mirror, "server": f"https://{API_HOSTS.get(name, name)}"}

@@ -131,6 +131,7 @@ def _from_supply(
         addons=addons,
         charts=tuple(_charts(given)),
         mirrors=spec.mirrors,
+        helm="rancher" in addons,
     )
     artifacts = supply.artifacts(chosen)
     return Software(

@@ -148,7 +148,9 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def manifest(made: Plan, ids: tuple[str, ...] = ("base", "apt", "images", "host")) -> Manifest:
+def manifest(
+    made: Plan, ids: tuple[str, ...] = ("base", "apt", "images", "host", "helm")
+) -> Manifest:
     """The manifest of a bundle of a lab, with one file an entry."""
     return Manifest(
         lab=made.name,

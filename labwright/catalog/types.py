@@ -96,11 +96,16 @@ class Guest:
 
 @dataclass(frozen=True, slots=True)
 class Addon:
-    """A word of lab.yaml's ``addons``: what it is for, and the component that it installs."""
+    """A word of lab.yaml's ``addons``: what it is for, and the component that it installs.
+
+    ``host`` is its name in the lab's domain, where it has one, and ``at`` which node answers there.
+    """
 
     name: str
     title: str
     component: str
+    host: str = ""
+    at: Literal["control plane", "ingress"] = "control plane"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ from labwright.phases.base import Run
 from labwright.phases.preflight import GOALS, to_build
 from labwright.recipes import Job, build
 
-SERVED = ("apt", "images")
+SERVED = ("apt", "images", "helm")
 
 
 @dataclass(frozen=True, slots=True)

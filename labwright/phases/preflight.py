@@ -276,7 +276,7 @@ def _recipes_lack(artifacts: Iterable[Artifact], facts: HostFacts) -> set[str]:
     return needed - facts.apt_installed
 
 
-GOALS = ("base", "apt", "images", "charts", "host")
+GOALS = ("base", "apt", "images", "charts", "helm", "host")
 
 
 def to_build(made: Plan, tools: Tools) -> list[Artifact]:

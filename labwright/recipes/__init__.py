@@ -12,6 +12,7 @@ from labwright.recipes import (
     charts,
     collect,
     gobuild,
+    helm,
     hosttools,
     images,
     kubernetes,
@@ -35,6 +36,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "bundle": bundled.build,
         "charts": charts.build,
         "collect": collect.build,
+        "helm": helm.build,
         "host": hosttools.build,
         "pull": pull.build,
     }

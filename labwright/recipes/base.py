@@ -43,6 +43,7 @@ HOST_PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "bundle": (),
         "charts": (),
         "collect": ("apt-utils", "debian-archive-keyring"),
+        "helm": (),
         "host": (),
         "pull": (),
     }

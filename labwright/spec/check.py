@@ -7,6 +7,7 @@ from ipaddress import IPv4Network
 
 from labwright import catalog
 from labwright.errors import Finding
+from labwright.model import domain
 from labwright.spec.file import LabFile, node_names
 from labwright.spec.words import DOCS, likely, listed
 
@@ -75,6 +76,19 @@ def _rancher(file: LabFile) -> Iterator[Finding]:
             fix = "add rancher to addons, or leave the key rancher out"
             yield Finding("spec.no-rancher", "error", what, why, fix, "rancher")
         return
+    if (
+        asked.hostname
+        and asked.tls == "lab"
+        and not asked.hostname.endswith(f".{domain(file.name)}")
+    ):
+        yield Finding(
+            "spec.rancher-hostname",
+            "error",
+            f"{asked.hostname} is not in the lab's domain",
+            "the lab's authority is trusted for that domain alone",
+            f"take a name such as rancher.{domain(file.name)}, or tls: rancher",
+            "rancher.hostname",
+        )
     needs = {"dns": "Rancher finds its own parts by name", "traefik": "Rancher answers there"}
     if asked.tls == "rancher":
         needs["cert-manager"] = "rancher.tls: rancher has cert-manager issue the certificate"
@@ -186,7 +200,7 @@ _RULES: Mapping[tuple[str, ...], Rule] = {
     ("workers", "schedule_on_control_planes"): _workers,
     ("workers", "control_planes", "nodes"): _node_names,
     ("addons",): _addons,
-    ("addons", "rancher"): _rancher,
+    ("addons", "rancher", "name"): _rancher,
     ("versions",): _versions,
     ("guest",): _guest,
     ("mirrors",): _mirrors,

@@ -27,7 +27,7 @@ BY_CHART = frozenset({"rancher"})
 class Chosen:
     """What the planner has settled when it asks a supply: ``versions`` by component.
 
-    ``charts`` are the components whose charts the lab needs.
+    ``charts`` are the components whose charts the lab needs; ``helm`` says whether nodes need it.
     """
 
     catalog: Catalog
@@ -37,6 +37,7 @@ class Chosen:
     addons: tuple[str, ...]
     charts: tuple[str, ...]
     mirrors: Mirrors
+    helm: bool = False
 
 
 class Supply(Protocol):
@@ -66,6 +67,11 @@ def charts(pins: Pins) -> Artifact:
     return Artifact("charts", "charts", "1", params=params, title="charts")
 
 
+def helm() -> Artifact:
+    """Give Helm, the same of every supply; ``data/helm.txt`` says which."""
+    return Artifact("helm", "helm", "4.2.3", title="Helm 4.2.3")
+
+
 def collected(plan: Plan) -> tuple[Artifact, ...]:
     """Give what a bundle of a lab holds, each after all it needs.
 
@@ -89,8 +95,8 @@ def collected(plan: Plan) -> tuple[Artifact, ...]:
     else:
         more = ()
     have = {a.id for a in plan.artifacts}
-    tools = Artifact("host", "host", "1", ("apt",), title="kubectl and Helm")
-    host = () if "host" in have else (tools,)
+    tools = (Artifact("host", "host", "1", ("apt",), title="kubectl"), helm())
+    host = tuple(tool for tool in tools if tool.id not in have)
     # The programs that images and packages are made of are in those already.
     inside = {need for a in plan.artifacts if a.id in {"apt", "images"} for need in a.needs}
     bundled = [a for a in plan.artifacts if a.id not in inside - {"base"}]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from labwright.errors import Finding
 from labwright.model import Artifact, HostFacts, ProviderName, SupplyName, Wanted
-from labwright.supplies.base import BY_CHART, Chosen, base_root, not_buildable
+from labwright.supplies.base import BY_CHART, Chosen, base_root, helm, not_buildable
 
 # Programs that come through the Go module proxy; the rest are Python wheels.
 FROM_GO = frozenset({"coredns", "local-path", "metrics-server"})
@@ -53,6 +53,7 @@ class Packages:
                 params=params,
                 title="container images",
             ),
+            *([helm()] if chosen.helm else []),
         )
 
     def wanted(self, chosen: Chosen) -> Wanted:

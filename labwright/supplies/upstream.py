@@ -16,7 +16,7 @@ from labwright.model import (
     SupplyName,
     Wanted,
 )
-from labwright.supplies.base import Chosen, base_root, not_buildable
+from labwright.supplies.base import Chosen, base_root, helm, not_buildable
 
 # What a node needs beside Kubernetes and its runtime; the role kube_packages installs these.
 TOOLS = (
@@ -44,7 +44,8 @@ class Upstream:
 
     def artifacts(self, chosen: Chosen) -> tuple[Artifact, ...]:
         """Give the root of container nodes; a virtual machine starts from its box."""
-        return (base_root(),) if chosen.provider == "docker" else ()
+        root = [base_root()] if chosen.provider == "docker" else []
+        return (*root, *([helm()] if chosen.helm else []))
 
     def wanted(self, chosen: Chosen) -> Wanted:
         """Give the nodes' package sources, packages and images, and the lab's charts."""

@@ -44,6 +44,7 @@ QUESTIONS = {
     "kube-scheduler": "curl -sk https://127.0.0.1:10259/healthz",
     "packages": "dpkg-query -W -f '${Package} ${Version}\\n'",
     "images": "ctr -n k8s.io images ls",
+    "authority": "cat /etc/ssl/certs/labwright.pem",
 }
 MARK = "=labwright="
 

@@ -37,6 +37,11 @@ def test_swap_is_off(seen: Mapping[str, str], lab: Lab) -> None:
     assert seen["swaps"] == ""
 
 
+def test_trusts_the_labs_authority(seen: Mapping[str, str], lab: Lab) -> None:
+    ours = (lab.folder / "tls/ca.crt").read_text("utf-8")
+    assert seen["authority"] == ours.strip()
+
+
 def test_nothing_but_ssh_listens_on_the_nat_side(
     seen: Mapping[str, str], lab: Lab, node: str
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,8 +22,9 @@ MARK = "=labwright="
 class Probes:
     """One pod on each node that serves its node's name, and what it hears of the others.
 
-    ``heard``: node → what was asked (a node's name, ``service`` or ``name``) → the answer.
-    ``outside`` is what each node itself hears of the service.
+    ``heard``: node → what was asked (a node's name, ``service``, ``name`` or ``nobody``) → the
+    answer. ``outside`` is what each node itself hears of the service, and ``nobody`` of an address
+    in the services' range that no service has.
     """
 
     pods: Mapping[str, str]
@@ -30,6 +32,7 @@ class Probes:
     service: str
     heard: Mapping[str, Mapping[str, str]]
     outside: Mapping[str, str]
+    nobody: Mapping[str, str]
 
 
 def _is_probe(pod: Mapping[str, Any]) -> bool:
@@ -49,6 +52,8 @@ def probes(lab: Lab, deployment: Deployment) -> Probes:
     addresses = {node: pod["status"]["podIP"] for node, pod in pods.items()}
     asked = {node: _ask(address) for node, address in addresses.items()}
     asked["service"] = _ask(service)
+    free = _free(lab)
+    asked["nobody"] = f"timeout 5 wget -q -O - http://{free}:{PORT}/ 2>&1"
     if lab.facts["dns_enabled"]:
         asked["name"] = f"nslookup probe.{namespace}.svc.cluster.local 2>&1"
     script = "; ".join(f"echo {MARK}{what}; {ask}" for what, ask in asked.items())
@@ -64,6 +69,7 @@ def probes(lab: Lab, deployment: Deployment) -> Probes:
         service,
         lab.on_every_node(listen),
         lab.on_every_node(lambda node: _from_node(lab, node, service)),
+        lab.on_every_node(lambda node: _from_node(lab, node, free)),
     )
 
 
@@ -93,11 +99,25 @@ def test_node_reaches_a_service(lab: Lab, probes: Probes, node: str) -> None:
     assert said in lab.lock["nodes"], f"{node} hears of {probes.service}: {said}"
 
 
+def test_what_is_no_service_is_not_looked_for_outside(probes: Probes, node: str) -> None:
+    assert "refused" in probes.nobody[node], f"{node} hears {probes.nobody[node]}"
+    said = probes.heard[node].get("nobody", "")
+    assert "refused" in said, f"a pod on {node} hears {said or 'nothing'}"
+
+
 def test_pod_resolves_names(lab: Lab, probes: Probes, node: str) -> None:
     if not lab.facts["dns_enabled"]:
         pytest.skip("this lab has no cluster DNS")
     said = probes.heard[node].get("name", "")
     assert probes.service in said, f"a pod on {node} cannot resolve the service: {said[-200:]}"
+
+
+def _free(lab: Lab) -> str:
+    taken = {i["spec"]["clusterIP"] for i in lab.get("services -A")["items"]}
+    services = IPv4Network(lab.lock["network"]["services"])
+    return next(
+        str(a) for a in map(services.__getitem__, range(-2, -99, -1)) if str(a) not in taken
+    )
 
 
 def _ask(address: str) -> str:
@@ -113,4 +133,4 @@ def _from_node(lab: Lab, node: str, address: str) -> str:
         f"print(u.urlopen('http://{address}:{PORT}/', timeout=5).read().decode().strip())"
     )
     result = lab.hosts[node].run("python3 -c %s 2>&1", code)
-    return str(result.stdout).strip()[-200:]
+    return (str(result.stdout).strip().splitlines() or ["nothing"])[-1][-200:]

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "labwright"
 LAYERS = (
     {"errors"},
     {"events", "model"},
-    {"bundle", "catalog", "keys", "oci"},
+    {"authority", "bundle", "catalog", "keys", "oci"},
     {"lock", "solver", "spec"},
     {"providers", "supplies"},
     {"addresses", "software"},
@@ -42,6 +42,7 @@ HOMES = {
     "rich": {"console.py"},
     "requests": {"tools/download.py", "tools/partfile.py", "tools/trouble.py"},
     "urllib3": {"tools/download.py", "tools/partfile.py", "tools/trouble.py"},
+    "cryptography": {"authority.py"},
     "zstandard": {"tools/bundle_archive.py"},
 }
 

@@ -283,7 +283,7 @@ def test_a_strict_run_leaves_the_lock_s_bytes(tmp_path: Path) -> None:
     run.wanted = spec.build({})
     run_all([RenderFiles()], run)
     assert path.read_bytes() == before
-    assert run.summary == {"render": "Vagrantfile, inventory/hosts.yml"}
+    assert run.summary == {"render": "Vagrantfile, inventory/hosts.yml, tls/ca.crt"}
     assert write_lock(locking(tmp_path, upstream())) == ([str(path)], [])
     assert path.read_bytes() != before
 
@@ -308,7 +308,7 @@ def test_files_of_a_lab_are_written_with_its_lock(tmp_path: Path) -> None:
     run = locking(tmp_path, plan)
     run.wanted = spec.build({}, str(tmp_path / "class.yaml"))
     run_all([RenderFiles()], run)
-    names = [str(tmp_path / "class.lock"), "Vagrantfile", "inventory/hosts.yml"]
+    names = [str(tmp_path / "class.lock"), "Vagrantfile", "inventory/hosts.yml", "tls/ca.crt"]
     assert run.summary == {"render": ", ".join(names)}
     assert read_plan(run.workdir) == plan
     assert run.workdir.source() == str(tmp_path / "class.yaml")
@@ -333,7 +333,7 @@ def test_what_a_bundle_holds_has_its_place_in_the_store(
 ) -> None:
     plan = made()
     found = entries(run_of(tmp_path, plan))
-    assert list(found) == ["base", "apt", "images", "host"]
+    assert list(found) == ["base", "apt", "images", "host", "helm"]
     for name, (artifact, key) in found.items():
         assert (artifact.id, key.rpartition("-")[0]) == (name, name)
         assert plan.keys.get(name, key) == key
@@ -362,7 +362,7 @@ def test_what_is_in_the_store_is_not_collected_again(tmp_path: Path) -> None:
     assert Collect().skip(run) == "the store has it all"
     other = run_of(tmp_path / "other", upstream())
     assert Collect().skip(other) is None
-    assert len(Collect().outline(other)) == 4
+    assert len(Collect().outline(other)) == 5
 
 
 @pytest.mark.parametrize("made", [planned, upstream], ids=["packages", "upstream"])
@@ -385,7 +385,7 @@ def test_a_bundle_carries_a_lab_to_another_computer(
     assert (plan.supply, plan.origin) == ("bundle", here.plan.origin)
     assert plan.versions == here.plan.versions
     there.settle(plan)
-    assert [a.id for a in to_build(plan, there.tools)] == ["apt", "base", "host", "images"]
+    assert [a.id for a in to_build(plan, there.tools)] == ["apt", "base", "helm", "host", "images"]
     run_all([Fetch()], there)
     for name, (_artifact, key) in entries(here).items():
         path = there.tools.store.path(plan.keys[name]) / "content"

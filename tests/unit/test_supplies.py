@@ -185,16 +185,16 @@ def ids(plan: Plan) -> list[str]:
 
 
 def test_a_bundle_of_packages_has_what_nodes_use_and_not_what_it_was_built_from() -> None:
-    assert ids(planned()) == ["base", "apt", "images", "host"]
+    assert ids(planned()) == ["base", "apt", "images", "host", "helm"]
 
 
 CHARTED: dict[str, Any] = {"versions": {"rancher": "2.15"}}
 
 
 def test_a_bundle_of_an_upstream_lab_has_what_its_nodes_fetch() -> None:
-    assert ids(upstream()) == ["base", "apt", "images", "host"]
-    assert ids(upstream(CHARTED)) == ["base", "charts", "apt", "images", "host"]
-    assert ids(upstream(CHARTED, VIRTUALBOX)) == ["charts", "apt", "images", "host"]
+    assert ids(upstream()) == ["base", "apt", "images", "host", "helm"]
+    assert ids(upstream(CHARTED)) == ["base", "charts", "apt", "images", "host", "helm"]
+    assert ids(upstream(CHARTED, VIRTUALBOX)) == ["charts", "apt", "images", "host", "helm"]
 
 
 def test_what_is_collected_is_named_by_what_vendors_answered() -> None:
@@ -227,4 +227,4 @@ def test_collected_comes_after_what_it_needs(made: Plan) -> None:
 
 def test_a_bundle_of_a_bundle_s_lab_holds_the_same() -> None:
     bundled = Bundled("/b", manifest(upstream(), ("base", "apt", "images", "host")))
-    assert ids(planned({}, DEBIAN, bundled=bundled)) == ["base", "apt", "images", "host"]
+    assert ids(planned({}, DEBIAN, bundled=bundled)) == ["base", "apt", "images", "host", "helm"]

@@ -226,9 +226,10 @@ def uninstall() -> list[str]:
     words = ("helm", "uninstall", NAME, f"--namespace={NAMESPACE}", "--no-hooks")
     try:
         run(*words, "--ignore-not-found", "--timeout=2m")
-    except subprocess.CalledProcessError as error:
+    except (subprocess.CalledProcessError, FileNotFoundError) as error:
         # What is left of it is found by its annotation.
-        return [f"helm uninstall: {error.stderr.strip()[-200:]}"]
+        said = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
+        return [f"helm uninstall: {said.strip()[-200:]}"]
     return [f"release {NAME} uninstalled"]
 
 
