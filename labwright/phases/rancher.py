@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 
 from labwright.errors import Finding, SpecError, SupplyError
@@ -12,6 +13,7 @@ from labwright.phases.base import Run
 from labwright.tools import chartfile
 from labwright.tools.workdir import write
 
+NAME = "rancher"
 CHART = "rancher/chart.tgz"
 PASSWORD = "rancher-password"  # noqa: S105 - a file's name
 # Rancher's own default, the setting password-min-length (rancher/rancher, pkg/settings/setting.go).
@@ -36,10 +38,37 @@ def ensure(run: Run) -> list[str]:
     return changed
 
 
-def password_file(plan: Plan, folder: Path) -> Path:
-    """Give the file that holds the first password."""
-    own = plan.rancher.password_file if plan.rancher else ""
-    return Path(own) if own else folder / PASSWORD
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a person gets to Rancher: never the password, but where it is.
+
+    ``hosts`` is the line of a hosts file that finds the name; ``trust`` says what to trust.
+    """
+
+    url: str
+    state: str
+    user: str
+    password_file: Path
+    trust: str
+    hosts: str
+
+
+def access(plan: Plan, folder: Path, state: str) -> Access:
+    """Say how to get to Rancher; the plan is of a lab that has it."""
+    if plan.rancher is None:
+        raise ValueError("the lab has no Rancher")
+    host = plan.rancher.hostname
+    address = next(s.address for s in plan.services_at if s.name == NAME)
+    own = plan.rancher.password_file
+    in_cluster = "ca.crt of the secret tls-rancher-ingress in cattle-system"
+    return Access(
+        url=plan.rancher.url,
+        state=state,
+        user="admin",
+        password_file=Path(own) if own else folder / PASSWORD,
+        trust=str(folder / "tls/ca.crt") if plan.rancher.tls == "lab" else in_cluster,
+        hosts=f"{address} {host}",
+    )
 
 
 def _chart(run: Run) -> bytes:

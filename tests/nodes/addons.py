@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.nodes.probes import PORT, Deployment
+from tests.nodes.rancher import Rancher
 
 if TYPE_CHECKING:
     from tests.nodes.conftest import Lab
 
 DEADLINE = 120.0
 MOUNT = "/volume"
+AUTHORITY = "/etc/labwright/ca.crt"
+LOGGED_IN = {200, 201}
 
 
 class Uses:
@@ -33,12 +36,13 @@ class Uses:
         self.host = f"{deployment.namespace}.test"
         self._lab = lab
         self._over = threading.Event()
-        self._pool = ThreadPoolExecutor(3)
+        self._pool = ThreadPoolExecutor(4)
         self._answers: dict[str, Future[Any]] = {}
         enabled = {name for name, addon in lab.facts["addons"].items() if addon["enabled"]}
         for name, use in {
             "local-path": self._volume,
             "metrics-server": self._metrics,
+            "rancher": self._rancher,
             "traefik": self._ingress,
         }.items():
             if name in enabled:
@@ -109,6 +113,49 @@ class Uses:
 
         self._until("metrics", trouble)
         return found
+
+    def _rancher(self) -> Mapping[str, Any]:
+        """Give what Rancher says: to everybody, and to its administrator.
+
+        Without ``cluster`` where the login failed, whose status is ``login``.
+        """
+        rancher = Rancher(self._lab)
+        node = self._lab.hosts[self._lab.planes[0]]
+        # By name, which the node has to know, and by what the system trusts.
+        by_name = f"curl -s -m 20 --cacert {AUTHORITY} https://{rancher.host}/ping"
+        system = self._lab.facts["rancher"]["tls"] == "lab"
+        said: dict[str, Any] = {
+            "ping": rancher.ask("GET", "/ping"),
+            "ping from a node": node.run(by_name).stdout if system else "pong",
+            "wizard": rancher.get("/v3/settings/first-login")["value"],
+            "login": rancher.login(),
+            "accepted": rancher.was_accepted(),
+        }
+        try:
+            if said["login"] in LOGGED_IN:
+                said |= self._as_admin(rancher)
+        finally:
+            rancher.logout()
+        return said
+
+    def _as_admin(self, rancher: Rancher) -> Mapping[str, Any]:
+        wanted, found = set(self._lab.lock["nodes"]), set[str]()
+
+        def trouble() -> str:
+            state = rancher.get("/v3/clusters/local").get("state")
+            there = rancher.get("/v3/nodes?clusterId=local")["data"]
+            found.update(str(n.get("nodeName") or n.get("hostname")) for n in there)
+            missing = ", ".join(sorted(wanted - found))
+            if state != "active":
+                return f"it is {state}"
+            return f"it has no {missing}" if missing else ""
+
+        self._until("Rancher's cluster local", trouble)
+        return {
+            "cluster": "active",
+            "nodes": found,
+            "server-url": rancher.get("/v3/settings/server-url")["value"],
+        }
 
     def _ingress(self) -> Mapping[str, Any]:
         """Give the Ingress as it is once every node with Traefik has an answer for it.
