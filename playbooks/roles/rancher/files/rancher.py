@@ -148,7 +148,9 @@ def install(chart: str, values: Json) -> list[str]:
     """Have Helm install the chart, or bring it to these values."""
     done = mend()
     words = ["upgrade", "--install", NAME, chart, f"--namespace={NAMESPACE}", "--values=-"]
-    run("helm", *words, "--history-max=3", "--timeout=10m", stdin=json.dumps(values))
+    # Kubernetes 1.20 applies on the server only what names even its defaults, as a port's protocol.
+    words += ["--server-side=false", "--history-max=3", "--timeout=10m"]
+    run("helm", *words, stdin=json.dumps(values))
     # By this mark lab.up and lab.addons find it; the chart has no value for labels.
     kubectl("label", "deployment", NAME, f"--namespace={NAMESPACE}", f"{LABEL}={NAME}")
     return [*done, f"release {NAME} installed"]

@@ -15,7 +15,7 @@ fi
 # What is there already is left alone: the webhook below would refuse its change.
 k apply -f $here/definitions.yaml
 k wait --for=condition=Established -f $here/definitions.yaml --timeout=60s
-k create -f $here/objects.yaml || true
+/host/kubectl create -f $here/objects.yaml || true
 k patch namespace default --type=merge --patch-file=$here/mark.yaml 2>/dev/null ||
     k patch namespace default --type=merge --patch "$(cat $here/mark.yaml)"
 
