@@ -13,7 +13,7 @@ import yaml
 
 from labwright import lock, plan, render, spec
 from labwright.errors import Finding, SpecError
-from labwright.model import Chart
+from labwright.model import Chart, Plan
 from labwright.phases import rancher
 from labwright.tools import chartfile
 from tests.fakes import STOCK, given, planned, run_of, upstream
@@ -253,7 +253,7 @@ def test_how_to_get_in_never_has_the_password(tmp_path: Path) -> None:
     assert found.trust.endswith("tls/ca.crt")
 
 
-def _with_chart(root: Path, **more: str) -> plan.Plan:
+def _with_chart(root: Path, **more: str) -> Plan:
     chart = chartfile.read(folder(root / "chart", version="0.1.0", kubeVersion=""), "rancher.chart")
     raw = {"supply": "packages", "addons": ADDONS, "rancher": {**more}}
     return planned(raw, chart=chart)

@@ -152,7 +152,8 @@ def install(chart: str, values: Json) -> list[str]:
     words += ["--server-side=false", "--history-max=3", "--timeout=10m"]
     run("helm", *words, stdin=json.dumps(values))
     # By this mark lab.up and lab.addons find it; the chart has no value for labels.
-    kubectl("label", "deployment", NAME, f"--namespace={NAMESPACE}", f"{LABEL}={NAME}")
+    mark = (f"--namespace={NAMESPACE}", f"{LABEL}={NAME}", "--overwrite")
+    kubectl("label", "deployment", NAME, *mark)
     return [*done, f"release {NAME} installed"]
 
 
@@ -274,7 +275,8 @@ def certificate(wanted: Json) -> None:
     kind = "certificates.cert-manager.io"
     if not first("customresourcedefinition", kind):
         raise Trouble("cert-manager is not here: nobody issues the certificate", patience=0)
-    asked = get(kind, "certificaterequests.cert-manager.io", f"--namespace={NAMESPACE}")
+    kinds = f"{kind},certificaterequests.cert-manager.io"
+    asked = get(kinds, f"--namespace={NAMESPACE}")
     found = [c for thing in asked for c in thing.get("status", {}).get("conditions", [])]
     said = [c.get("message", "") for c in found if c["status"] != "True"]
     raise Trouble(f"certificate {CERTIFICATE} is not issued yet", *said[-2:])
