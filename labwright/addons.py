@@ -32,12 +32,13 @@ def states(
     for addon in known.values():
         own = [i for i in items or () if i["metadata"]["labels"][LABEL] == addon.name]
         enabled = addon.name in plan.addons
+        hosts = [s.host for s in plan.services_at if s.name == addon.name]
         yield State(
             addon.name,
             addon.title,
             "unknown" if items is None and enabled else _state(own, enabled),
             plan.versions.get(addon.component, "") if enabled else "",
-            ", ".join(_addresses(own)),
+            ", ".join([*hosts, *_addresses(own)]),
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ipaddress import IPv4Interface
 
 from labwright import addresses, keys
-from labwright.catalog import Catalog, Guest, kubeadm_api
+from labwright.catalog import Catalog, Guest, kubeadm_api, minor
 from labwright.errors import Finding, HostError, errors
 from labwright.model import (
     Box,
@@ -24,8 +24,11 @@ from labwright.model import (
 )
 from labwright.providers import PROVIDERS
 from labwright.providers.base import Provider
-from labwright.software import Inputs, choose
+from labwright.software import Inputs, Software, choose
 from labwright.supplies.base import charts
+
+# MiB on one node, for Rancher with its webhook and Fleet beside what a node runs anyway.
+RANCHER_MEMORY = 4096
 
 
 def build(given: Inputs) -> Plan:
@@ -71,7 +74,10 @@ def build(given: Inputs) -> Plan:
         host_cpus=host.cpus,
         box=spec.box or _box(software.guest, provider),
         choices=(provider_choice, *software.choices, place.choice),
-        warnings=(*software.warnings, *place.warnings, *_tight(spec, host)),
+        warnings=(
+            *(*software.warnings, *place.warnings),
+            *(*_tight(spec, host), *_too_small(spec, software)),
+        ),
         wanted=software.wanted,
         bundle=given.bundled.folder if given.bundled else "",
         rancher=_rancher(given) if "rancher" in software.addons else None,
@@ -188,4 +194,21 @@ def _tight(spec: Spec, host: HostFacts) -> Iterable[Finding]:
             f"the nodes may use {wanted} MiB, and this host has {host.memory} MiB",
             "machines that run out of memory lose pods, or the host its programs",
             "lower defaults.memory or workers",
+        )
+
+
+def _too_small(spec: Spec, software: Software) -> Iterable[Finding]:
+    """Warn where Rancher itself, and not something in its place, would find no room."""
+    workers = [n for n in spec.nodes if n.role == "worker"] or spec.nodes
+    largest = max(workers, key=lambda node: node.size.memory)
+    if "rancher" not in software.addons or minor(software.versions["rancher"]) < (2, 0):
+        return
+    if largest.size.memory < RANCHER_MEMORY:
+        yield Finding(
+            "host.rancher-memory",
+            "warning",
+            f"{largest.name} has {largest.size.memory} MiB, and Rancher wants {RANCHER_MEMORY}",
+            "with less it is started anew again and again",
+            f"nodes: {{{largest.name}: {{memory: 4GiB}}}}",
+            "nodes",
         )

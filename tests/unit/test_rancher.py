@@ -154,6 +154,14 @@ def test_the_lock_has_the_charts_digest() -> None:
     assert content["rancher"]["chart"] == {"version": "0.1.0", "sha256": "ab" * 32}
 
 
+@pytest.mark.parametrize(("memory", "warned"), [("1536MiB", True), ("4GiB", False)])
+def test_a_node_that_is_too_small_for_rancher(memory: str, warned: bool) -> None:
+    raw = {"supply": "upstream", "addons": ADDONS, "nodes": {"w2": {"memory": memory}}}
+    assert ("host.rancher-memory" in [w.id for w in planned(raw).warnings]) == warned
+    standin = planned({"supply": "packages", "addons": ADDONS}, chart=_any())
+    assert "host.rancher-memory" not in [w.id for w in standin.warnings]
+
+
 def _any() -> Chart:
     return Chart("/charts/r", "rancher", "0.1.0", "", "", "ab" * 32)
 
