@@ -10,6 +10,8 @@ from labwright.catalog import Addon
 from labwright.model import Plan
 
 LABEL = "labwright.local/addon"
+# A service's address for people, where it is none of the cluster's own.
+ADDRESS = "labwright.local/address"
 # Workloads and, for addresses, pods and services of every add-on.
 ASK = f"get deployments,daemonsets,services,pods --all-namespaces --selector {LABEL} --output json"
 
@@ -38,7 +40,7 @@ def states(
             addon.title,
             "unknown" if items is None and enabled else _state(own, enabled),
             plan.versions.get(addon.component, "") if enabled else "",
-            ", ".join([*hosts, *_addresses(own)]),
+            ", ".join(list(_addresses(own)) or hosts),
         )
 
 
@@ -61,7 +63,9 @@ def _ready(workload: Mapping[str, Any]) -> bool:
 def _addresses(own: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Give the addresses of services, and those of pods that have their node's."""
     for item in own:
-        if item["kind"] == "Service" and item["spec"].get("clusterIP", "None") != "None":
+        if told := item["metadata"].get("annotations", {}).get(ADDRESS):
+            yield str(told)
+        elif item["kind"] == "Service" and item["spec"].get("clusterIP", "None") != "None":
             port = item["spec"]["ports"][0]["port"]
             yield f"{item['spec']['clusterIP']}:{port}"
         if item["kind"] == "Pod" and item["spec"].get("hostNetwork") and "hostIP" in item["status"]:

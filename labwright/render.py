@@ -18,6 +18,8 @@ from labwright.providers import PROVIDERS
 
 ROOT = Path(__file__).resolve().parent.parent
 SUPPLY_PORT = 8750
+# Of every node, in Kubernetes' range of node ports.
+REGISTRY_PORT = 30500
 # Where a registry's API is, if not under the registry's own name
 # (https://github.com/containerd/containerd/blob/main/docs/hosts.md).
 API_HOSTS = {"docker.io": "registry-1.docker.io"}
@@ -89,6 +91,7 @@ def inventory(plan: Plan, stock: Stocked) -> str:
         "lab_load_balancer_range": "-".join(map(str, plan.load_balancer)),
         # Beside the inventory: certificates are made per lab, and their keys are in no fact.
         "lab_tls": "{{ inventory_dir }}/../tls",
+        **_registry(plan),
         "lab_control_plane_endpoint": plan.endpoint,
         "lab_schedule_on_control_planes": plan.schedule_on_control_planes,
         "lab_cluster_nodes": [
@@ -125,6 +128,15 @@ def _names(plan: Plan) -> list[dict[str, Any]]:
     nodes = [{"address": str(n.address.ip), "names": [n.name]} for n in plan.nodes]
     services = [{"address": str(s.address), "names": [s.host]} for s in plan.services_at]
     return [*nodes, *services]
+
+
+def _registry(plan: Plan) -> dict[str, Any]:
+    """Give where the lab's own registry answers, and what nodes trust there; nothing without it."""
+    own = [f"{s.host}:{REGISTRY_PORT}" for s in plan.services_at if s.name == "registry"]
+    return {
+        "lab_registry_address": "".join(own),
+        "lab_registries": [{"registry": name, "ca": "/etc/labwright/ca.crt"} for name in own],
+    }
 
 
 def supply_facts(plan: Plan, stock: Stocked, url: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from labwright.model import Artifact, Chart, Choice, HostFacts, Spec, SupplyName
 from labwright.providers.base import Provider
 from labwright.supplies import SUPPLIES
 from labwright.supplies.base import BY_CHART, Chosen, Supply
-from labwright.supplies.packages import FROM_GO, built
+from labwright.supplies.packages import FROM_DEBIAN, FROM_GO, built
 
 PARTS = ("containerd", "etcd", "coredns", "pause", "busybox")
 # What a default lab should be able to run, though nobody asked: it keeps Kubernetes from being
@@ -286,6 +286,8 @@ def _origin(given: Inputs, supply: Supply, component: str, version: str) -> str:
         return f"from the chart {given.chart.path}"
     if supply.name != "packages":
         return "from its registry"
+    if component in FROM_DEBIAN:
+        return "from Debian's package"
     if built_key(component, version) in given.stored:
         return "built before"
     if component not in FROM_GO:

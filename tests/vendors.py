@@ -417,6 +417,7 @@ class Registry:
             "storage": {
                 "filesystem": {"rootdirectory": str(self.data)},
                 "cache": {"blobdescriptor": "inmemory"},
+                "delete": {"enabled": True},
             },
             "http": {"addr": self.host},
             **({"auth": dict(self._auth)} if self._auth else {}),

@@ -61,7 +61,8 @@ ADDONS: Mapping[str, Addon] = MappingProxyType(
 def build(job: Job) -> None:
     """Make ``<name>.tar`` for each image, and ``images.json``.
 
-    Of the artifact's params, ``<name>_version`` is the version that the plan counts on.
+    Of the artifact's params, ``<name>_version`` is the version that the plan counts on; of an
+    add-on's image from Debian, it also says that the lab asks for it.
     images.json: name → ``ref``, ``archive`` (file name), ``digest`` (of the manifest), ``size``
     (bytes of the archive).
     """
@@ -112,6 +113,8 @@ def _images(job: Job, packages: _Packages, pause: str) -> Iterator[oci.Image]:
     )
     yield _etcd(packages)
     yield _busybox(job, packages)
+    if "registry_version" in job.artifact.params:
+        yield _registry(packages)
     yield from _addons(job)
 
 
@@ -135,6 +138,14 @@ def _etcd(packages: _Packages) -> oci.Image:
     own = {name: files[name] for name in ("usr/bin/etcd", "usr/bin/etcdctl")}
     libraries = packages.libraries(own, files)
     return oci.Image(_ref("etcd", version), own | libraries | TMP, entrypoint=("/usr/bin/etcd",))
+
+
+def _registry(packages: _Packages) -> oci.Image:
+    files, version = packages.pick("docker-registry", "libc6")
+    # Where the project's own image has it, so that one manifest does.
+    own = {"bin/registry": files["usr/bin/docker-registry"]}
+    libraries = packages.libraries(own, files)
+    return oci.Image(_ref("registry", version), own | libraries, entrypoint=("/bin/registry",))
 
 
 def _busybox(job: Job, packages: _Packages) -> oci.Image:

@@ -170,10 +170,11 @@ def test_a_worker_more_and_a_worker_less(three: Folder) -> None:
     assert len(docker("ps", "-aq", "--filter", label).split()) == 3
 
 
-ADDONS = ("local-path", "metrics-server", "traefik")
+ADDONS = ("local-path", "metrics-server", "registry", "traefik")
 KINDS = (
     "namespaces,deployments,daemonsets,services,configmaps,serviceaccounts,roles,rolebindings,"
-    "clusterroles,clusterrolebindings,storageclasses,ingressclasses,apiservices,crd"
+    "clusterroles,clusterrolebindings,storageclasses,ingressclasses,apiservices,crd,secrets,"
+    "persistentvolumes,persistentvolumeclaims"
 )
 
 
@@ -194,6 +195,7 @@ def test_addons_come_are_used_and_go_without_a_trace(three: Folder) -> None:
     three.invoke("lab.up", "--yes")
     report = (three.lab / "report" / "verify.xml").read_text("utf-8")
     assert "test_a_pod_reads_what_another_wrote_to_a_volume" in report
+    assert "test_every_node_runs_an_image_that_one_of_them_pushed" in report
     table = three.invoke("lab.addons").out.splitlines()
     states = {line.split()[0]: line.split()[1] for line in table[1:]}
     assert states == dict.fromkeys(("dns", *ADDONS), "ready")

@@ -11,7 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,9 +25,19 @@ if TYPE_CHECKING:
     from tests.nodes.conftest import Lab
 
 DEADLINE = 120.0
+# What a pod can wait for, as events name it.
+OBJECTS = {"claim": "PersistentVolumeClaim", "pod": "Pod"}
+PROBE = "labwright/probe"
 MOUNT = "/volume"
 AUTHORITY = "/etc/labwright/ca.crt"
 LOGGED_IN = {200, 201}
+CERTS = "/etc/containerd/certs.d"
+# A pulled image has more names than its own: those by digest, of the same target.
+NAMES = (
+    "index($1, image) == 1 {wanted[$3]} {target[$1] = $3} "
+    "END {for (name in target) if (target[name] in wanted) print name}"
+)
+PUSHING = Path(__file__).with_name("pushing.py")
 
 
 class Uses:
@@ -43,6 +55,7 @@ class Uses:
             "local-path": self._volume,
             "metrics-server": self._metrics,
             "rancher": self._rancher,
+            "registry": self._registry,
             "traefik": self._ingress,
         }.items():
             if name in enabled:
@@ -82,19 +95,22 @@ class Uses:
         # Both at once: only the volume they share can make the reader end.
         read = f"until cat {MOUNT}/word 2>/dev/null; do sleep 0.2; done"
         self._apply(_claim(), _pod("writer", image, write), _pod("reader", image, read))
-        self._until("the pods with the volume", self._volume_trouble)
+        self._until("the pods with the volume", partial(self._late, "app=volume", "claim"))
         words = f"-n {self.namespace} logs reader"
         (claim,) = self._lab.get(f"pvc -n {self.namespace}")["items"]
         return self._lab.kubectl(words).strip(), claim["spec"]["storageClassName"]
 
-    def _volume_trouble(self) -> str:
-        pods = self._lab.get(f"pods -n {self.namespace} -l app=volume")["items"]
+    def _late(self, label: str, cause: str) -> str:
+        """Say which pods have not ended well, and the last event of what they wait for."""
+        pods = self._lab.get(f"pods -n {self.namespace} -l {label}")["items"]
         late = [p["metadata"]["name"] for p in pods if p["status"]["phase"] != "Succeeded"]
         if not late:
             return ""
-        only = "involvedObject.kind=PersistentVolumeClaim"
+        only = f"involvedObject.kind={OBJECTS[cause]}"
+        if cause == "pod":
+            only += f",involvedObject.name={late[0]}"
         events = self._lab.get(f"events -n {self.namespace} --field-selector {only}")["items"]
-        last = events[-1]["message"] if events else "the claim has no events"
+        last = events[-1]["message"] if events else f"the {cause} has no events"
         return f"{' and '.join(late)} did not end: {last}"
 
     def _metrics(self) -> Mapping[str, str]:
@@ -106,7 +122,7 @@ class Uses:
             try:
                 lines = self._lab.kubectl("top nodes --no-headers").splitlines()
             except AssertionError as error:
-                return str(error)
+                return f"{error}; {self._api_trouble()}"
             found.update({line.split()[0]: line for line in lines if "unknown" not in line})
             missing = sorted(wanted - set(found))
             return f"kubectl top does not know {', '.join(missing)}" if missing else ""
@@ -156,6 +172,64 @@ class Uses:
             "nodes": found,
             "server-url": rancher.get("/v3/settings/server-url")["value"],
         }
+
+    def _registry(self) -> Mapping[str, Any]:
+        """Push an image that no node has, run it on every node, and take it away again.
+
+        ``trusted``: node → the status it gets without naming an authority; ``said``: node → what
+        a pod there read of the image; ``gone``: the statuses of asking for the image at the end;
+        ``left``: node → what its containerd still has of it.
+        """
+        nodes = [node["name"] for node in self._lab.facts["cluster_nodes"]]
+        registry = self._lab.facts["registry_address"]
+        image = f"{registry}/{PROBE}"
+        ask = f"curl -sS -m 10 -o /dev/null -w '%{{http_code}}' https://{registry}/v2/"
+        found: dict[str, Any] = {"trusted": {n: self._run(n, ask) for n in nodes}}
+        try:
+            found["said"] = self._pulled_words(nodes, image)
+        except AssertionError:
+            # What kept it from working keeps this from working too, and is the better word.
+            with suppress(AssertionError):
+                self._unpush(nodes, image)
+            raise
+        return {**found, **self._unpush(nodes, image)}
+
+    def _pulled_words(self, nodes: list[str], image: str) -> dict[str, str]:
+        source = self._lab.facts["image_refs"]["busybox"]
+        platform = "linux/$(dpkg --print-architecture)"
+        push = f"ctr -n k8s.io images push --hosts-dir {CERTS} --platform {platform}"
+        self._run(nodes[-1], f"{push} {image}:{self.namespace}-base {source} 2>&1")
+        self._pushing(nodes[-1], "make", f"{self.namespace}-base", self.namespace)
+        self._apply(*(_pulled(node, f"{image}:{self.namespace}") for node in nodes))
+        self._until("pods from the registry", partial(self._late, "app=pulled", "pod"))
+        logs = f"-n {self.namespace} logs pulled-"
+        return {node: self._lab.kubectl(f"{logs}{node}").strip() for node in nodes}
+
+    def _unpush(self, nodes: list[str], image: str) -> Mapping[str, Any]:
+        tags = (f"{self.namespace}-base", self.namespace)
+        gone = self._pushing(nodes[-1], "remove", *tags).split()
+        mine = f"ctr -n k8s.io images ls | awk -v image={image} '{NAMES}'"
+        forget = f"{mine} | xargs -r ctr -n k8s.io images rm >/dev/null; {mine}"
+        left = {node: self._run(node, forget) for node in nodes}
+        return {"gone": gone, "left": left}
+
+    def _pushing(self, node: str, what: str, *words: str) -> str:
+        registry = self._lab.facts["registry_address"]
+        program = f"{PUSHING.read_text('utf-8')}\nsys.exit(main(sys.argv[1:]))"
+        command = f"python3 - {what} {registry} {PROBE} {' '.join(words)}"
+        return self._run(node, f"{command} <<'LABWRIGHT'\n{program}\nLABWRIGHT")
+
+    def _run(self, node: str, command: str) -> str:
+        """Run a command on a node as root; fail with its words."""
+        result = self._lab.hosts[node].run("sudo sh -c %s", command)
+        said = (result.stderr or result.stdout).strip().splitlines()
+        assert result.rc == 0, f"{node}: {said[-1] if said else f'exit code {result.rc}'}"
+        return str(result.stdout).strip()
+
+    def _api_trouble(self) -> str:
+        """Say what the API server thinks of the metrics server; kubectl does not."""
+        status = self._lab.get("apiservice v1beta1.metrics.k8s.io").get("status", {})
+        return "; ".join(c.get("message", "") for c in status.get("conditions", []))
 
     def _ingress(self) -> Mapping[str, Any]:
         """Give the Ingress as it is once every node with Traefik has an answer for it.
@@ -233,6 +307,28 @@ def _pod(name: str, image: str, script: str) -> dict[str, Any]:
                 }
             ],
             "volumes": [{"name": "volume", "persistentVolumeClaim": {"claimName": "probe"}}],
+        },
+    }
+
+
+def _pulled(node: str, image: str) -> dict[str, Any]:
+    container = {
+        "name": "pulled",
+        "image": image,
+        "imagePullPolicy": "Always",
+        "command": ["cat", "/word"],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": f"pulled-{node}", "labels": {"app": "pulled"}},
+        "spec": {
+            "nodeName": node,
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": False,
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [container],
         },
     }
 

@@ -24,6 +24,25 @@ def test_metrics_of_every_node(lab: Lab, uses: Uses) -> None:
     assert set(uses.answer("metrics-server")) == set(lab.lock["nodes"])
 
 
+@pytest.mark.addon("registry")
+def test_every_node_trusts_the_registry(uses: Uses) -> None:
+    trusted = uses.answer("registry")["trusted"]
+    assert trusted == dict.fromkeys(trusted, "200")
+
+
+@pytest.mark.addon("registry")
+def test_every_node_runs_an_image_that_one_of_them_pushed(lab: Lab, uses: Uses) -> None:
+    nodes = [node["name"] for node in lab.facts["cluster_nodes"]]
+    assert uses.answer("registry")["said"] == dict.fromkeys(nodes, uses.namespace)
+
+
+@pytest.mark.addon("registry")
+def test_an_image_is_deleted_from_the_registry_and_the_nodes(uses: Uses) -> None:
+    answer = uses.answer("registry")
+    assert answer["gone"] == ["404", "404"]
+    assert answer["left"] == dict.fromkeys(answer["left"], "")
+
+
 @pytest.mark.addon("traefik")
 def test_an_ingress_answers_on_every_node_with_traefik(lab: Lab, uses: Uses) -> None:
     heard = uses.answer("traefik")["heard"]

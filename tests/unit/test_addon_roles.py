@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -13,18 +16,42 @@ from typing import Any
 import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader  # type: ignore[import-untyped]
+from ansible.plugins.loader import init_plugin_loader  # type: ignore[import-untyped]
 from ansible.template import Templar, trust_as_template  # type: ignore[import-untyped]
 
 from labwright import catalog
 
 ROLES = Path(__file__).resolve().parents[2] / "playbooks" / "roles"
-ADDONS = {"local-path": "local_path", "metrics-server": "metrics_server", "traefik": "traefik"}
+ADDONS = {
+    "local-path": "local_path",
+    "metrics-server": "metrics_server",
+    "registry": "registry",
+    "traefik": "traefik",
+}
 # Kubernetes → the versions of the add-ons that go with it.
 VERSIONS = {
-    "1.20.2": {"local-path": "0.0.30", "metrics-server": "0.7.2", "traefik": "3.0.4"},
-    "1.31.14": {"local-path": "0.0.37", "metrics-server": "0.8.1", "traefik": "3.6.7"},
-    "1.36.4": {"local-path": "0.0.37", "metrics-server": "0.8.1", "traefik": "3.7.11"},
+    "1.20.2": {
+        "local-path": "0.0.30",
+        "metrics-server": "0.7.2",
+        "registry": "2.8.2",
+        "traefik": "3.0.4",
+    },
+    "1.31.14": {
+        "local-path": "0.0.37",
+        "metrics-server": "0.8.1",
+        "registry": "3.1.2",
+        "traefik": "3.6.7",
+    },
+    "1.36.4": {
+        "local-path": "0.0.37",
+        "metrics-server": "0.8.1",
+        "registry": "3.1.2",
+        "traefik": "3.7.11",
+    },
 }
+TLS: dict[str, str] = {}
+# Without it no lookup is found.
+init_plugin_loader()
 # All of these are in every Kubernetes from 1.20 to 1.37: none needs a choice by version.
 APIS = {
     "APIService": "apiregistration.k8s.io/v1",
@@ -35,8 +62,10 @@ APIS = {
     "Deployment": "apps/v1",
     "IngressClass": "networking.k8s.io/v1",
     "Namespace": "v1",
+    "PersistentVolumeClaim": "v1",
     "Role": "rbac.authorization.k8s.io/v1",
     "RoleBinding": "rbac.authorization.k8s.io/v1",
+    "Secret": "v1",
     "Service": "v1",
     "ServiceAccount": "v1",
     "StorageClass": "storage.k8s.io/v1",
@@ -50,6 +79,16 @@ EVERY = [(kubernetes, name) for kubernetes in VERSIONS for name in ADDONS]
 Manifest = list[dict[str, Any]]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the registry's certificate and key where the lab's facts point to."""
+    folder = tmp_path_factory.mktemp("tls")
+    (folder / "registry.crt").write_text("the certificate\n")
+    (folder / "registry.key").write_text("the key\n")
+    TLS["lab_tls"] = str(folder)
+    return folder
+
+
 def facts(kubernetes: str = "1.20.2", **more: Any) -> dict[str, Any]:
     versions = VERSIONS[kubernetes]
     images = {name: f"labwright.local/{name}:v{version}" for name, version in versions.items()}
@@ -58,6 +97,8 @@ def facts(kubernetes: str = "1.20.2", **more: Any) -> dict[str, Any]:
         "lab_image_refs": {**images, "busybox": "labwright.local/busybox:1.35.0"},
         "lab_cluster_nodes": NODES,
         "lab_schedule_on_control_planes": False,
+        "lab_registry_address": "registry.lab.internal:30500",
+        **TLS,
         **more,
     }
 
@@ -65,7 +106,12 @@ def facts(kubernetes: str = "1.20.2", **more: Any) -> dict[str, Any]:
 def render(name: str, given: Mapping[str, Any]) -> Manifest:
     """Render the manifest as the role does: its defaults over the lab's facts."""
     role = ROLES / ADDONS[name]
-    defaults = yaml.safe_load((role / "defaults" / "main.yml").read_text("utf-8"))
+    defaults = {
+        name: value
+        for kind in ("defaults", "vars")
+        for path in role.glob(f"{kind}/main.yml")
+        for name, value in yaml.safe_load(path.read_text("utf-8")).items()
+    }
     trusted = {k: trust_as_template(v) if isinstance(v, str) else v for k, v in defaults.items()}
     templar = Templar(DataLoader(), {**given, **trusted})
     text = (role / "templates" / f"{name}.yaml.j2").read_text("utf-8")
@@ -116,6 +162,11 @@ def test_what_objects_refer_to_is_in_the_manifest(kubernetes: str, name: str) ->
     for volume in pods.get("volumes", ()):
         if "configMap" in volume:
             assert volume["configMap"]["name"] in names(manifest, "ConfigMap")
+        if "secret" in volume:
+            assert volume["secret"]["secretName"] in names(manifest, "Secret")
+        if "persistentVolumeClaim" in volume:
+            claim = volume["persistentVolumeClaim"]["claimName"]
+            assert claim in names(manifest, "PersistentVolumeClaim")
     own_roles = names(manifest, "ClusterRole") | names(manifest, "Role")
     # Roles that Kubernetes itself has for servers of further APIs.
     given = {"system:auth-delegator", "extension-apiserver-authentication-reader"}
@@ -216,6 +267,123 @@ def test_traefik_runs_where_ordinary_pods_may(
     assert ("tolerations" in pods) == tolerates
     told = f"--providers.kubernetesingress.ingressendpoint.ip={shown}"
     assert told in pods["containers"][0]["args"]
+
+
+def without_volumes() -> dict[str, Any]:
+    given = facts()
+    given["lab_addons"]["local-path"]["enabled"] = False
+    return given
+
+
+def test_the_registry_keeps_images_on_a_volume_where_there_are_volumes() -> None:
+    manifest = render("registry", facts())
+    (claim,) = (t for t in manifest if t["kind"] == "PersistentVolumeClaim")
+    assert claim["spec"]["storageClassName"] == "local-path"
+    pods = workload(manifest)["spec"]["template"]["spec"]
+    assert not {"nodeSelector", "tolerations"} & set(pods)
+
+
+def test_the_registry_keeps_images_on_the_first_control_plane_otherwise() -> None:
+    manifest = render("registry", without_volumes())
+    assert not names(manifest, "PersistentVolumeClaim")
+    pods = workload(manifest)["spec"]["template"]["spec"]
+    assert pods["nodeSelector"] == {"kubernetes.io/hostname": "cp1"}
+    (folder,) = (v["hostPath"]["path"] for v in pods["volumes"] if "hostPath" in v)
+    assert folder == "/var/lib/labwright/registry"
+    assert {t["key"] for t in pods["tolerations"]} == {
+        "node-role.kubernetes.io/master",
+        "node-role.kubernetes.io/control-plane",
+    }
+
+
+def test_the_registry_answers_at_its_address_and_deletes_images() -> None:
+    manifest = render("registry", facts())
+    (service,) = (t for t in manifest if t["kind"] == "Service")
+    assert service["metadata"]["annotations"] == {
+        "labwright.local/address": "registry.lab.internal:30500"
+    }
+    assert service["spec"]["ports"][0]["nodePort"] == 30500
+    (text,) = (t["data"]["config.yml"] for t in manifest if t["kind"] == "ConfigMap")
+    config = yaml.safe_load(text)
+    assert config["storage"]["delete"] == {"enabled": True}
+    (container,) = workload(manifest)["spec"]["template"]["spec"]["containers"]
+    mounts = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
+    assert config["storage"]["filesystem"]["rootdirectory"] == mounts["images"]
+    assert config["http"]["tls"]["key"] == f"{mounts['tls']}/tls.key"
+
+
+def test_another_certificate_is_another_pod(tls: Path, tmp_path: Path) -> None:
+    before = render("registry", facts())
+    for name in ("registry.crt", "registry.key"):
+        (tmp_path / name).write_text(f"another {(tls / name).read_text()}")
+    after = render("registry", facts(lab_tls=str(tmp_path)))
+    assert (
+        workload(before)["spec"]["template"]["metadata"]
+        != (workload(after)["spec"]["template"]["metadata"])
+    )
+
+
+def secret(manifest: Manifest) -> dict[str, str]:
+    (found,) = (t["data"] for t in manifest if t["kind"] == "Secret")
+    return dict(found)
+
+
+def test_what_a_secret_holds_is_applied_and_not_kept(program: ModuleType) -> None:
+    manifest = render("registry", facts())
+    held = secret(manifest)
+    assert {k: base64.b64decode(v) for k, v in held.items()} == {
+        "tls.crt": b"the certificate\n",
+        "tls.key": b"the key\n",
+    }
+    kept = program.sealed(program.labelled("registry", manifest))
+    assert all(value not in json.dumps(kept) for value in held.values())
+    assert [program.identity(t) for t in kept] == [program.identity(t) for t in manifest]
+    assert program.sealed(kept) == kept
+
+
+def test_ansible_asks_with_the_secrets_that_the_program_would_keep(program: ModuleType) -> None:
+    # The program's digest must not depend on who sealed the manifest.
+    variables = yaml.safe_load((ROLES / "addons/vars/main.yml").read_text("utf-8"))
+    text = re.sub(r"lookup\(.*?\.j2'\)", "rendered", variables["__addons_manifests"])
+    manifest = render("registry", facts())
+    told = {
+        "__addons_roles": ADDONS,
+        "__addons_enabled": ["registry"],
+        "rendered": yaml.safe_dump_all(manifest),
+    }
+    found = Templar(DataLoader(), told).template(trust_as_template(text))
+    assert found == {"registry": program.sealed(manifest)}
+
+
+def test_another_key_is_another_digest(tmp_path: Path, tls: Path, program: ModuleType) -> None:
+    shutil.copy(tls / "registry.crt", tmp_path)
+    (tmp_path / "registry.key").write_text("another key\n")
+    one, two = (render("registry", facts(lab_tls=str(f))) for f in (tls, tmp_path))
+    assert program.digest("registry", one) == program.digest("registry", program.sealed(one))
+    assert program.digest("registry", one) != program.digest("registry", two)
+
+
+def test_an_error_of_kubectl_does_not_show_a_secret(
+    program: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = render("registry", facts())
+    key = secret(manifest)["tls.key"]
+
+    def refuse(*words: str, stdin: dict[str, Any] | None = None) -> str:
+        if words[0] == "apply":
+            raise subprocess.CalledProcessError(1, words, stderr=f"applying {json.dumps(stdin)}")
+        return ""
+
+    monkeypatch.setattr(program, "kubectl", refuse)
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        program.apply("registry", manifest)
+    assert key not in caught.value.stderr
+    assert "(secret)" in caught.value.stderr
+
+
+def test_claims_go_before_the_provisioner_of_their_volumes(program: ModuleType) -> None:
+    order = sorted(ADDONS, key=lambda name: program.turn(render(name, facts())))
+    assert order == ["metrics-server", "registry", "local-path", "traefik"]
 
 
 @pytest.mark.parametrize("name", ADDONS)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from labwright import catalog
-from labwright.addons import LABEL, State, states
+from labwright.addons import ADDRESS, LABEL, State, states
 from labwright.errors import SpecError
 from labwright.model import Chart
 from labwright.software import built_key
@@ -72,6 +72,15 @@ def test_addresses_are_those_that_others_reach() -> None:
     assert (found.version, found.address) == ("1.10.1", "10.96.0.10:53, 192.168.56.22")
 
 
+def test_a_service_may_tell_the_address_for_people() -> None:
+    service = item(
+        "Service", "registry", spec={"clusterIP": "10.96.9.9", "ports": [{"port": 5000}]}
+    )
+    service["metadata"]["annotations"] = {ADDRESS: "registry.lab.internal:30500"}
+    found = state_of("registry", [service], addons=["registry"])
+    assert found.address == "registry.lab.internal:30500"
+
+
 ALL = ["dns", "local-path", "metrics-server", "traefik"]
 
 
@@ -90,6 +99,18 @@ def test_what_needs_go_modules_is_left_out_without_them() -> None:
     assert plan.addons == ("local-path", "traefik")
     assert choice(plan, "add-on local-path")[1] == "built before"
     assert choice(plan, "add-on metrics-server") == ("none", "the Go module proxy does not answer")
+
+
+def test_a_debian_package_becomes_an_image_only_where_it_is_asked_for() -> None:
+    without, with_it = planned({"addons": ["dns"]}), planned({"addons": ["dns", "registry"]})
+    images, more = (next(a for a in p.artifacts if a.id == "images") for p in (without, with_it))
+    assert dict(more.params) == {**images.params, "registry_version": "2.8.2"}
+    assert more.needs == images.needs
+    assert {a.id for a in with_it.artifacts} == {a.id for a in without.artifacts}
+    assert choice(with_it, "add-on registry") == (
+        "CNCF Distribution 2.8.2",
+        "from Debian's package",
+    )
 
 
 def test_upstream_pulls_the_images_of_what_is_enabled() -> None:

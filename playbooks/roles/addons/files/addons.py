@@ -12,7 +12,8 @@ remove NAME DEADLINE
 
 The cluster itself remembers what was applied: the ConfigMap labwright-addons in kube-system has
 the digest of each add-on that came up, and labwright-addon-NAME has the manifest, as a later
-version of Labwright may render another and removal must be complete.
+version of Labwright may render another and removal must be complete. What Secrets hold is neither
+in what is asked of "lacks" and "wait" (sealed, a digest in its place) nor in what is kept.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ NAMESPACE = "kube-system"
 DIGESTS = "labwright-addons"
 KEPT = "labwright-addon-"
 MANIFEST = "manifest.json.gz"
+SEAL = "sha256:"
+SECRET_FIELDS = ("data", "stringData")
 WORKLOADS = ("Deployment", "DaemonSet", "StatefulSet")
 KINDS = "deployments,daemonsets,statefulsets"
 INTERVAL_SECONDS = 1.0
@@ -71,9 +74,32 @@ def labelled(name: str, manifest: list[Json]) -> list[Json]:
     return marked
 
 
+def sealed(manifest: list[Json]) -> list[Json]:
+    """Return the manifest with a digest in the place of each thing that a Secret holds."""
+    return [seal(thing) if thing["kind"] == "Secret" else thing for thing in manifest]
+
+
+def seal(secret: Json) -> Json:
+    """Return a Secret with digests of what it holds. What is a digest already stays."""
+    held = {field: secret[field] or {} for field in SECRET_FIELDS if field in secret}
+    return {**secret, **{f: {k: sealed_word(v) for k, v in h.items()} for f, h in held.items()}}
+
+
+def sealed_word(value: str) -> str:
+    """Return the digest of something secret."""
+    known = value.startswith(SEAL)
+    return value if known else SEAL + hashlib.sha256(value.encode()).hexdigest()
+
+
+def secrets(manifest: list[Json]) -> list[str]:
+    """Return all that the Secrets of a manifest hold."""
+    own = [thing for thing in manifest if thing["kind"] == "Secret"]
+    return [v for thing in own for f in SECRET_FIELDS for v in (thing.get(f) or {}).values()]
+
+
 def digest(name: str, manifest: list[Json]) -> str:
     """Return the sha256 of a manifest, whatever the order of its keys."""
-    text = json.dumps(labelled(name, manifest), sort_keys=True)
+    text = json.dumps(labelled(name, sealed(manifest)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -263,13 +289,22 @@ def lacks(wanted: dict[str, list[Json]]) -> list[str]:
     # One whose apply was interrupted has a manifest and no digest yet.
     kept = {n.removeprefix(KEPT): unpacked(maps[n]) for n in maps if n.startswith(KEPT)}
     gone = [name for name in {**known, **kept} if name not in wanted]
-    # First those that serve an API: while it does not answer, no namespace of another one can end.
-    gone.sort(key=lambda name: not any(t["kind"] == "APIService" for t in kept.get(name, ())))
+    gone.sort(key=lambda name: turn(kept.get(name, [])))
     todo = [f"remove {name}" for name in gone]
     for name, manifest in wanted.items():
         if known.get(name) != digest(name, manifest) or unready(name, manifest, found):
             todo.append(f"apply {name}")
     return todo
+
+
+def turn(manifest: list[Json]) -> int:
+    """Return when an add-on is removed, the lowest first.
+
+    While an API of one does not answer, no namespace of another can end; and a volume can only
+    be deleted while its provisioner is there.
+    """
+    kinds = {thing["kind"] for thing in manifest}
+    return 0 if "APIService" in kinds else 1 if "PersistentVolumeClaim" in kinds else 2
 
 
 def apply(name: str, manifest: list[Json]) -> list[str]:
@@ -279,9 +314,15 @@ def apply(name: str, manifest: list[Json]) -> list[str]:
     before = applied(name)
     stale = [thing for thing in before if identity(thing) not in kept]
     done = delete(stale) if stale else []
-    if before != marked:
-        remember(name, marked)
-    return done + kubectl("apply", "--filename=-", stdin=as_list(marked)).splitlines()
+    if before != (kept_manifest := sealed(marked)):
+        remember(name, kept_manifest)
+    try:
+        return done + kubectl("apply", "--filename=-", stdin=as_list(marked)).splitlines()
+    except subprocess.CalledProcessError as error:
+        # A patch that the API refuses is shown as a whole.
+        for word in secrets(marked):
+            error.stderr = error.stderr.replace(word, "(secret)")
+        raise
 
 
 def wait(wanted: dict[str, list[Json]], deadline: float) -> list[str]:

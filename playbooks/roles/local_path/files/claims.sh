@@ -8,8 +8,8 @@ found() {
         awk '$1 == "local-path" && $2 == "<none>" { print "claim " $3 "/" $4 }'
 }
 
-# A claim that was just deleted takes its volume with it some seconds later.
-for _ in 1 2 3 4 5 6 7 8 9 10; do
+# A claim that was just deleted, as that of an add-on which was removed, takes its volume with it some seconds later.
+for _ in $(seq 30); do
     used=$(found)
     [ -n "$used" ] || exit 0
     sleep 1
