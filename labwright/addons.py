@@ -12,6 +12,7 @@ from labwright.model import Plan
 LABEL = "labwright.local/addon"
 # A service's address for people, where it is none of the cluster's own.
 ADDRESS = "labwright.local/address"
+BALANCER = "load-balancer"
 # Workloads and, for addresses, pods and services of every add-on.
 ASK = f"get deployments,daemonsets,services,pods --all-namespaces --selector {LABEL} --output json"
 
@@ -35,12 +36,13 @@ def states(
         own = [i for i in items or () if i["metadata"]["labels"][LABEL] == addon.name]
         enabled = addon.name in plan.addons
         hosts = [s.host for s in plan.services_at if s.name == addon.name]
+        told = [*(_range(plan, own) if addon.name == BALANCER else _addresses(own))]
         yield State(
             addon.name,
             addon.title,
             "unknown" if items is None and enabled else _state(own, enabled),
             plan.versions.get(addon.component, "") if enabled else "",
-            ", ".join(list(_addresses(own)) or hosts),
+            ", ".join(told or hosts),
         )
 
 
@@ -60,11 +62,21 @@ def _ready(workload: Mapping[str, Any]) -> bool:
     return bool(status.get("readyReplicas", 0) >= workload["spec"].get("replicas", 1))
 
 
+def _range(plan: Plan, own: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Give what services may get: where its own pods are says nothing to anyone."""
+    if own:
+        yield "-".join(map(str, plan.load_balancer))
+
+
 def _addresses(own: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Give the addresses of services, and those of pods that have their node's."""
     for item in own:
+        balanced = item["status"].get("loadBalancer", {}).get("ingress", [])
         if told := item["metadata"].get("annotations", {}).get(ADDRESS):
             yield str(told)
+        elif item["kind"] == "Service" and balanced:
+            port = item["spec"]["ports"][0]["port"]
+            yield from (f"{given['ip']}:{port}" for given in balanced if "ip" in given)
         elif item["kind"] == "Service" and item["spec"].get("clusterIP", "None") != "None":
             port = item["spec"]["ports"][0]["port"]
             yield f"{item['spec']['clusterIP']}:{port}"

@@ -13,6 +13,7 @@ REVISION: Mapping[str, int] = {
     "coredns": 1,
     "local-path": 1,
     "metrics-server": 1,
+    "metallb": 1,
     "traefik": 1,
     "base": 3,
     "apt": 1,

@@ -84,7 +84,7 @@ def _read(raw: Mapping[str, Any]) -> Catalog:
         images=raw.get("images", {}),
         charts=raw.get("charts", {}),
         guests={name: _guest(name, dict(t)) for name, t in _table(raw, "guests")},
-        addons={name: Addon(name, **t) for name, t in _table(raw, "addons")},
+        addons={name: Addon(name, **_tuples(t)) for name, t in _table(raw, "addons")},
     )
 
 

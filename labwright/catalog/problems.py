@@ -27,6 +27,8 @@ def problems(read: Catalog) -> Iterator[str]:
     for name, template in read.images.items():
         fields = {f for _, f, _, _ in string.Formatter().parse(template) if f}
         yield from _unknown(f"image {name}", fields, read.components, "component")
+    for addon in read.addons.values():
+        yield from _unknown(f"addon {addon.name}", addon.images, read.images, "image")
     for source in read.apt.values():
         if source.fingerprint and not re.fullmatch("[0-9A-F]{40}", source.fingerprint):
             yield f"apt source {source.name}: a fingerprint is 40 capital hexadecimal digits"

@@ -98,12 +98,14 @@ class Guest:
 class Addon:
     """A word of lab.yaml's ``addons``: what it is for, and the component that it installs.
 
+    ``images`` are the names of its images; without any its only one has the component's name.
     ``host`` is its name in the lab's domain, where it has one, and ``at`` which node answers there.
     """
 
     name: str
     title: str
     component: str
+    images: tuple[str, ...] = ()
     host: str = ""
     at: Literal["control plane", "ingress"] = "control plane"
 

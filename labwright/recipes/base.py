@@ -36,6 +36,7 @@ HOST_PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "coredns": ("ca-certificates", "golang-1.19-go"),
         "local-path": ("ca-certificates",),
         "metrics-server": ("ca-certificates",),
+        "metallb": ("ca-certificates",),
         "traefik": (),
         "base": ("debian-archive-keyring", "mmdebstrap", "uidmap"),
         "apt": ("apt-utils", "debian-archive-keyring"),

@@ -37,25 +37,29 @@ TMP = {"tmp": File(mode=0o1777)}
 
 @dataclass(frozen=True, slots=True)
 class Addon:
-    """An add-on's only program: where its project's own image has it, so that one manifest does.
+    """A program of an add-on: where its project's own image has it, so that one manifest does.
 
-    ``asked`` are the words it tells its version to.
+    ``asked`` are the words it tells its version to; one that never does is as its artifact says.
+    ``artifact`` holds the program where that is not the image's name.
     """
 
     path: str
-    asked: tuple[str, ...]
+    asked: tuple[str, ...] = ()
     tmp: bool = True
+    artifact: str = ""
 
 
 ADDONS: Mapping[str, Addon] = MappingProxyType(
     {
         "coredns": Addon("coredns", ("-version",), tmp=False),
         "local-path": Addon("usr/bin/local-path-provisioner", ("--version",)),
+        "metallb-controller": Addon("controller", artifact="metallb"),
+        "metallb-speaker": Addon("speaker", artifact="metallb"),
         "metrics-server": Addon("metrics-server", ("--version",)),
         "traefik": Addon("usr/local/bin/traefik", ("version",)),
     }
 )
-"""By the artifact that holds the program; a lab has those among its inputs that it asks for."""
+"""By image; a lab has the artifacts among its inputs that it asks for."""
 
 
 def build(job: Job) -> None:
@@ -120,13 +124,17 @@ def _images(job: Job, packages: _Packages, pause: str) -> Iterator[oci.Image]:
 
 def _addons(job: Job) -> Iterator[oci.Image]:
     for name, program in ADDONS.items():
-        if name in job.inputs:
+        if (program.artifact or name) in job.inputs:
             yield _addon(job, name, program)
 
 
 def _addon(job: Job, name: str, program: Addon) -> oci.Image:
-    built = job.inputs[name] / "bin" / Path(program.path).name
-    said = job.shell.run([built, *program.asked]).out
+    entry = job.inputs[program.artifact or name]
+    built = entry / "bin" / Path(program.path).name
+    if program.asked:
+        said = job.shell.run([built, *program.asked]).out
+    else:
+        said = (entry / "version").read_text(encoding="utf-8")
     match = re.search(r"\d+\.\d+\.\d+", said)
     tag = f"v{match[0] if match else 'unknown'}"
     files = {program.path: File(built), **(TMP if program.tmp else {})}

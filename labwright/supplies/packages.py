@@ -8,7 +8,7 @@ from labwright.supplies.base import BY_CHART, Chosen, base_root, helm, not_build
 
 # Programs that come through the Go module proxy, and those of Debian's packages, which the images
 # are made from without a step between; the rest are Python wheels.
-FROM_GO = frozenset({"coredns", "local-path", "metrics-server"})
+FROM_GO = frozenset({"coredns", "local-path", "metallb", "metrics-server"})
 FROM_DEBIAN = frozenset({"registry"})
 
 

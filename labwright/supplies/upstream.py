@@ -51,7 +51,8 @@ class Upstream:
         """Give the nodes' package sources, packages and images, and the lab's charts."""
         parts, mirrors = chosen.versions, chosen.mirrors
         known = chosen.catalog.addons
-        unwanted = {a.component for a in known.values() if a.name not in chosen.addons}
+        off = (a for a in known.values() if a.name not in chosen.addons)
+        unwanted = {name for addon in off for name in addon.images or (addon.component,)}
         images = {
             name: template.format_map(parts)
             for name, template in chosen.catalog.images.items()

@@ -170,7 +170,7 @@ def test_a_worker_more_and_a_worker_less(three: Folder) -> None:
     assert len(docker("ps", "-aq", "--filter", label).split()) == 3
 
 
-ADDONS = ("local-path", "metrics-server", "registry", "traefik")
+ADDONS = ("load-balancer", "local-path", "metrics-server", "registry", "traefik")
 KINDS = (
     "namespaces,deployments,daemonsets,services,configmaps,serviceaccounts,roles,rolebindings,"
     "clusterroles,clusterrolebindings,storageclasses,ingressclasses,apiservices,crd,secrets,"

@@ -1,4 +1,4 @@
-"""What the checks of the add-ons use: a volume, an Ingress, and the answers to them.
+"""What the checks of the add-ons use: a volume, an address, an Ingress, and the answers to them.
 
 Used from the start, in the background: a volume is made in seconds, the first metrics come after
 some twenty, and other checks come first.
@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,19 +50,22 @@ class Uses:
         self.host = f"{deployment.namespace}.test"
         self._lab = lab
         self._over = threading.Event()
-        self._pool = ThreadPoolExecutor(4)
         self._answers: dict[str, Future[Any]] = {}
         enabled = {name for name, addon in lab.facts["addons"].items() if addon["enabled"]}
-        for name, use in {
+        known = {
+            "load-balancer": self._balanced,
             "local-path": self._volume,
             "metrics-server": self._metrics,
             "rancher": self._rancher,
             "registry": self._registry,
             "traefik": self._ingress,
-        }.items():
+        }
+        # All at the same time: some wait long for the first answer.
+        pool = ThreadPoolExecutor(len(known))
+        for name, use in known.items():
             if name in enabled:
-                self._answers[name] = self._pool.submit(use)
-        self._pool.shutdown(wait=False)
+                self._answers[name] = pool.submit(use)
+        pool.shutdown(wait=False)
 
     def answer(self, name: str) -> Any:
         """Give what using an add-on came to; skip the check where it is not enabled."""
@@ -87,6 +92,39 @@ class Uses:
         while said := trouble():
             assert time.monotonic() < deadline, f"{what}: after {DEADLINE:.0f} s {said}"
             assert not self._over.wait(1), f"{what}: {said}"
+
+    def _balanced(self) -> Mapping[str, Any]:
+        """Give the ``address`` that a service got, and who heard what of it once all had an answer.
+
+        ``heard``: node → the answer there, and ``""`` → the one on this computer, to which alone
+        the address is not the kernel's own business.
+        """
+        self._apply(_balanced())
+        given: list[dict[str, str]] = []
+        heard: dict[str, str] = {}
+
+        def waits_for_address() -> str:
+            given[:] = self._status("balanced")["loadBalancer"].get("ingress", [])
+            return "" if given else "it has none"
+
+        def trouble() -> str:
+            heard.update(self._lab.on_every_node(partial(self._ask_url, url)))
+            heard[""] = _heard_here(url)
+            silent = [
+                n or "this computer" for n in heard if heard[n] not in self._lab.lock["nodes"]
+            ]
+            return f"no answer on {', '.join(silent)}" if silent else ""
+
+        self._until("the address of a service", waits_for_address)
+        url = f"http://{given[0]['ip']}/"
+        self._until(url, trouble)
+        return {"address": given[0]["ip"], "heard": heard}
+
+    def _status(self, service: str) -> Any:
+        return self._lab.get(f"service {service} -n {self.namespace}")["status"]
+
+    def _ask_url(self, url: str, node: str) -> str:
+        return str(self._lab.hosts[node].run("curl -s -m 5 %s", url).stdout).strip()
 
     def _volume(self) -> tuple[str, str]:
         """Give what one pod read of what another wrote, and the volume's class."""
@@ -274,6 +312,32 @@ def traefik_nodes(lab: Lab) -> list[str]:
     workers = [name for name in lab.lock["nodes"] if name not in lab.planes]
     everywhere = lab.facts["schedule_on_control_planes"] or not workers
     return list(lab.lock["nodes"]) if everywhere else workers
+
+
+def load_balancer_range(lab: Lab) -> tuple[IPv4Address, IPv4Address]:
+    """Give the first and the last address that services may get."""
+    first, _dash, last = lab.facts["load_balancer_range"].partition("-")
+    return IPv4Address(first), IPv4Address(last)
+
+
+def _heard_here(url: str) -> str:
+    # Without the proxies of this computer's environment: the address is on its own network.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=5) as answer:
+            return str(answer.read().decode()).strip()
+    except OSError as error:
+        return str(error)
+
+
+def _balanced() -> dict[str, Any]:
+    ports = [{"port": 80, "targetPort": PORT}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "balanced"},
+        "spec": {"type": "LoadBalancer", "selector": {"app": "probe"}, "ports": ports},
+    }
 
 
 def _claim() -> dict[str, Any]:

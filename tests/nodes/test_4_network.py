@@ -47,7 +47,8 @@ def probes(lab: Lab, deployment: Deployment) -> Probes:
     deployment.wait(DEADLINE)
     items = lab.get(f"pods,services -n {namespace}")["items"]
     pods = {i["spec"]["nodeName"]: i for i in items if i["kind"] == "Pod" and _is_probe(i)}
-    (service,) = (i["spec"]["clusterIP"] for i in items if i["kind"] == "Service")
+    services = {i["metadata"]["name"]: i["spec"] for i in items if i["kind"] == "Service"}
+    service = services["probe"]["clusterIP"]
     names = {node: pod["metadata"]["name"] for node, pod in pods.items()}
     addresses = {node: pod["status"]["podIP"] for node, pod in pods.items()}
     asked = {node: _ask(address) for node, address in addresses.items()}

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.nodes.addons import LOGGED_IN, Uses, traefik_nodes
+from tests.nodes.addons import LOGGED_IN, Uses, load_balancer_range, traefik_nodes
 
 if TYPE_CHECKING:
     from tests.nodes.conftest import Lab
     from tests.nodes.probes import Deployment
+
+
+@pytest.mark.addon("load-balancer")
+def test_a_service_gets_an_address_of_the_labs_range(lab: Lab, uses: Uses) -> None:
+    first, last = load_balancer_range(lab)
+    assert first <= IPv4Address(uses.answer("load-balancer")["address"]) <= last
+
+
+@pytest.mark.addon("load-balancer")
+def test_its_address_answers_on_every_node_and_here(lab: Lab, uses: Uses) -> None:
+    answer = uses.answer("load-balancer")
+    wrong = {n: said for n, said in answer["heard"].items() if said not in lab.lock["nodes"]}
+    assert answer["heard"].keys() == {"", *lab.lock["nodes"]}
+    assert not wrong, f"{answer['address']} answers {wrong}"
 
 
 @pytest.mark.addon("local-path")

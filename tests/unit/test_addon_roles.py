@@ -23,6 +23,7 @@ from labwright import catalog
 
 ROLES = Path(__file__).resolve().parents[2] / "playbooks" / "roles"
 ADDONS = {
+    "load-balancer": "load_balancer",
     "local-path": "local_path",
     "metrics-server": "metrics_server",
     "registry": "registry",
@@ -30,25 +31,15 @@ ADDONS = {
 }
 # Kubernetes → the versions of the add-ons that go with it.
 VERSIONS = {
-    "1.20.2": {
-        "local-path": "0.0.30",
-        "metrics-server": "0.7.2",
-        "registry": "2.8.2",
-        "traefik": "3.0.4",
-    },
-    "1.31.14": {
-        "local-path": "0.0.37",
-        "metrics-server": "0.8.1",
-        "registry": "3.1.2",
-        "traefik": "3.6.7",
-    },
-    "1.36.4": {
-        "local-path": "0.0.37",
-        "metrics-server": "0.8.1",
-        "registry": "3.1.2",
-        "traefik": "3.7.11",
-    },
+    kubernetes: dict(zip(ADDONS, versions, strict=True))
+    for kubernetes, versions in {
+        "1.20.2": ("0.12.0", "0.0.30", "0.7.2", "2.8.2", "3.0.4"),
+        "1.31.14": ("0.16.2", "0.0.37", "0.8.1", "3.1.2", "3.6.7"),
+        "1.36.4": ("0.16.2", "0.0.37", "0.8.1", "3.1.2", "3.7.11"),
+    }.items()
 }
+# By MetalLB's controller.
+MADE_LATER = {"memberlist"}
 TLS: dict[str, str] = {}
 # Without it no lookup is found.
 init_plugin_loader()
@@ -58,6 +49,7 @@ APIS = {
     "ClusterRole": "rbac.authorization.k8s.io/v1",
     "ClusterRoleBinding": "rbac.authorization.k8s.io/v1",
     "ConfigMap": "v1",
+    "CustomResourceDefinition": "apiextensions.k8s.io/v1",
     "DaemonSet": "apps/v1",
     "Deployment": "apps/v1",
     "IngressClass": "networking.k8s.io/v1",
@@ -91,11 +83,16 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def facts(kubernetes: str = "1.20.2", **more: Any) -> dict[str, Any]:
     versions = VERSIONS[kubernetes]
-    images = {name: f"labwright.local/{name}:v{version}" for name, version in versions.items()}
+    images = {
+        image: f"labwright.local/{image}:v{version}"
+        for name, version in versions.items()
+        for image in catalog.load().addons[name].images or (name,)
+    }
     return {
         "lab_addons": {n: {"enabled": True, "version": v} for n, v in versions.items()},
         "lab_image_refs": {**images, "busybox": "labwright.local/busybox:1.35.0"},
         "lab_cluster_nodes": NODES,
+        "lab_load_balancer_range": "192.168.56.200-192.168.56.249",
         "lab_schedule_on_control_planes": False,
         "lab_registry_address": "registry.lab.internal:30500",
         **TLS,
@@ -131,8 +128,12 @@ def program() -> ModuleType:
     return module
 
 
+def workloads(manifest: Manifest) -> Manifest:
+    return [thing for thing in manifest if thing["kind"] in {"Deployment", "DaemonSet"}]
+
+
 def workload(manifest: Manifest) -> dict[str, Any]:
-    (found,) = (thing for thing in manifest if thing["kind"] in {"Deployment", "DaemonSet"})
+    (found,) = workloads(manifest)
     return found
 
 
@@ -151,29 +152,43 @@ def rights(manifest: Manifest) -> Iterator[tuple[str, str]]:
 def test_every_object_is_of_an_api_that_kubernetes_has(kubernetes: str, name: str) -> None:
     manifest = render(name, facts(kubernetes))
     assert manifest
-    assert [t["kind"] for t in manifest if APIS.get(t["kind"]) != t["apiVersion"]] == []
+    # Or of one that the manifest itself brings.
+    brought = {
+        t["spec"]["names"]["kind"]: f"{t['spec']['group']}/{t['spec']['versions'][0]['name']}"
+        for t in manifest
+        if t["kind"] == "CustomResourceDefinition"
+    }
+    known = {**APIS, **brought}
+    assert [t["kind"] for t in manifest if known.get(t["kind"]) != t["apiVersion"]] == []
 
 
 @pytest.mark.parametrize(("kubernetes", "name"), EVERY)
 def test_what_objects_refer_to_is_in_the_manifest(kubernetes: str, name: str) -> None:
     manifest = render(name, facts(kubernetes))
-    pods = workload(manifest)["spec"]["template"]["spec"]
-    assert {pods["serviceAccountName"]} == names(manifest, "ServiceAccount")
-    for volume in pods.get("volumes", ()):
+    pods = [thing["spec"]["template"]["spec"] for thing in workloads(manifest)]
+    assert {p["serviceAccountName"] for p in pods} == names(manifest, "ServiceAccount")
+    for volume in (v for p in pods for v in p.get("volumes", ())):
         if "configMap" in volume:
             assert volume["configMap"]["name"] in names(manifest, "ConfigMap")
         if "secret" in volume:
-            assert volume["secret"]["secretName"] in names(manifest, "Secret")
+            assert volume["secret"]["secretName"] in names(manifest, "Secret") | MADE_LATER
         if "persistentVolumeClaim" in volume:
             claim = volume["persistentVolumeClaim"]["claimName"]
             assert claim in names(manifest, "PersistentVolumeClaim")
     own_roles = names(manifest, "ClusterRole") | names(manifest, "Role")
     # Roles that Kubernetes itself has for servers of further APIs.
     given = {"system:auth-delegator", "extension-apiserver-authentication-reader"}
+    bound: set[str] = set()
     for thing in manifest:
         if thing["kind"].endswith("Binding"):
             assert thing["roleRef"]["name"] in own_roles | given
-            assert {s["name"] for s in thing["subjects"]} == names(manifest, "ServiceAccount")
+            bound |= {s["name"] for s in thing["subjects"]}
+    callers = {
+        t["metadata"]["name"]
+        for t in manifest
+        if t["kind"] == "ServiceAccount" and t.get("automountServiceAccountToken", True)
+    }
+    assert bound == callers
     namespaces = names(manifest, "Namespace") | {"kube-system"}
     assert {t["metadata"].get("namespace", "kube-system") for t in manifest} <= namespaces
 
@@ -183,11 +198,15 @@ def test_pods_bear_what_their_workload_selects_and_no_image_is_pulled(
     kubernetes: str, name: str
 ) -> None:
     given = facts(kubernetes)
-    spec = workload(render(name, given))["spec"]
-    assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
-    (container,) = spec["template"]["spec"]["containers"]
-    assert container["image"] == given["lab_image_refs"][name]
-    assert container["imagePullPolicy"] == "IfNotPresent"
+    used = set()
+    for spec in (thing["spec"] for thing in workloads(render(name, given))):
+        labels = spec["template"]["metadata"]["labels"]
+        assert spec["selector"]["matchLabels"].items() <= labels.items()
+        (container,) = spec["template"]["spec"]["containers"]
+        used.add(container["image"])
+        assert container["imagePullPolicy"] == "IfNotPresent"
+    own = catalog.load().addons[name].images or (name,)
+    assert used == {given["lab_image_refs"][image] for image in own}
 
 
 def test_every_addon_of_the_catalog_has_a_role(program: ModuleType) -> None:
@@ -383,7 +402,31 @@ def test_an_error_of_kubectl_does_not_show_a_secret(
 
 def test_claims_go_before_the_provisioner_of_their_volumes(program: ModuleType) -> None:
     order = sorted(ADDONS, key=lambda name: program.turn(render(name, facts())))
-    assert order == ["metrics-server", "registry", "local-path", "traefik"]
+    assert order == ["metrics-server", "registry", "load-balancer", "local-path", "traefik"]
+
+
+@pytest.mark.parametrize(("kubernetes", "kind"), [("1.20.2", "ConfigMap"), ("1.36.4", "")])
+def test_metallb_is_told_the_range_in_the_form_of_its_version(kubernetes: str, kind: str) -> None:
+    manifest = render("load-balancer", facts(kubernetes))
+    pools = [t["spec"] for t in manifest if t["kind"] == "IPAddressPool"]
+    for config in (t["data"]["config"] for t in manifest if t["kind"] == "ConfigMap"):
+        pools += yaml.safe_load(config)["address-pools"]
+    (pool,) = pools
+    assert pool["addresses"] == ["192.168.56.200-192.168.56.249"]
+    assert ("protocol" in pool) == bool(kind)
+    assert bool(names(manifest, "L2Advertisement")) != bool(kind)
+
+
+@pytest.mark.parametrize("kubernetes", VERSIONS)
+def test_speakers_listen_at_the_nodes_lab_address(kubernetes: str) -> None:
+    manifest = render("load-balancer", facts(kubernetes))
+    (pods,) = (t["spec"]["template"]["spec"] for t in manifest if t["kind"] == "DaemonSet")
+    (container,) = pods["containers"]
+    host = {"fieldRef": {"fieldPath": "status.hostIP"}}
+    bound = {e["name"] for e in container["env"] if e.get("valueFrom") == host}
+    assert {"METALLB_HOST", "METALLB_ML_BIND_ADDR"} == bound
+    # From 0.16 on metrics know no address, and are off.
+    assert ("--port=0" in container["args"]) == (kubernetes != "1.20.2")
 
 
 @pytest.mark.parametrize("name", ADDONS)
@@ -393,10 +436,30 @@ def test_what_is_applied_is_marked_kept_and_deleted_as_the_same_objects(
     manifest = render(name, facts())
     marked = program.labelled(name, manifest)
     assert {t["metadata"]["labels"][program.LABEL] for t in marked} == {name}
-    pods = workload(marked)["spec"]["template"]["metadata"]["labels"]
-    assert pods[program.LABEL] == name
+    for thing in workloads(marked):
+        assert thing["spec"]["template"]["metadata"]["labels"][program.LABEL] == name
     assert [program.identity(t) for t in marked] == [program.identity(t) for t in manifest]
     assert len({program.identity(t) for t in marked}) == len(marked)
+
+
+def test_a_kind_is_served_before_objects_of_it_are_made(
+    program: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, set[str]]] = []
+
+    def kubectl(*words: str, stdin: dict[str, Any] | None = None) -> str:
+        items = (stdin or {}).get("items", ())
+        asked.append((words[0], {thing["kind"] for thing in items}))
+        return ""
+
+    monkeypatch.setattr(program, "kubectl", kubectl)
+    program.apply("load-balancer", render("load-balancer", facts("1.36.4")))
+    first, wait, second = [(word, kinds) for word, kinds in asked if kinds]
+    assert first == ("apply", {"CustomResourceDefinition"})
+    assert wait == ("wait", {"CustomResourceDefinition"})
+    assert second[0] == "apply"
+    assert "IPAddressPool" in second[1]
+    assert "CustomResourceDefinition" not in second[1]
 
 
 def test_a_digest_is_of_the_content_and_not_of_the_order_of_keys(program: ModuleType) -> None:

@@ -81,14 +81,29 @@ def test_a_service_may_tell_the_address_for_people() -> None:
     assert found.address == "registry.lab.internal:30500"
 
 
-ALL = ["dns", "local-path", "metrics-server", "traefik"]
+def test_the_load_balancer_is_told_by_what_services_may_get() -> None:
+    pod = item(
+        "Pod", "load-balancer", spec={"hostNetwork": True}, status={"hostIP": "192.168.56.21"}
+    )
+    assert state_of("load-balancer", [pod]).address == "192.168.56.200-192.168.56.249"
+    assert state_of("load-balancer", []).address == ""
+
+
+def test_a_service_that_has_a_lab_address_is_told_by_that() -> None:
+    service = {"clusterIP": "10.96.0.10", "ports": [{"port": 53}]}
+    given = {"loadBalancer": {"ingress": [{"ip": "192.168.56.200"}]}}
+    found = state_of("dns", [item("Service", "dns", spec=service, status=given)])
+    assert found.address == "192.168.56.200:53"
+
+
+ALL = ["dns", "load-balancer", "local-path", "metrics-server", "registry", "traefik"]
 
 
 def test_an_addon_is_built_and_its_image_with_it() -> None:
     plan = planned({"addons": ALL})
     assert plan.addons == tuple(ALL)
     (images,) = (a for a in plan.artifacts if a.id == "images")
-    assert {"coredns", "local-path", "metrics-server", "traefik"} <= set(images.needs)
+    assert {"coredns", "local-path", "metallb", "metrics-server", "traefik"} <= set(images.needs)
     assert choice(plan, "add-on traefik") == ("Traefik 3.0.4", "from the Python package index")
     assert planned({"addons": ["dns"]}).keys["images"] != plan.keys["images"]
 
@@ -96,7 +111,7 @@ def test_an_addon_is_built_and_its_image_with_it() -> None:
 def test_what_needs_go_modules_is_left_out_without_them() -> None:
     built = frozenset({built_key("local-path", "0.0.30")})
     plan = planned({"addons": ALL}, OFFLINE, stored=built)
-    assert plan.addons == ("local-path", "traefik")
+    assert plan.addons == ("local-path", "registry", "traefik")
     assert choice(plan, "add-on local-path")[1] == "built before"
     assert choice(plan, "add-on metrics-server") == ("none", "the Go module proxy does not answer")
 
@@ -114,11 +129,16 @@ def test_a_debian_package_becomes_an_image_only_where_it_is_asked_for() -> None:
 
 
 def test_upstream_pulls_the_images_of_what_is_enabled() -> None:
+    raw = {"supply": "upstream", "addons": ["dns", "load-balancer"], "kubernetes": "1.34"}
+    images = planned(raw, DEBIAN).wanted.images
+    assert images["metallb-speaker"].startswith("quay.io/metallb/speaker:v0.16.")
+    assert "metallb-controller" in images
+    assert "traefik" not in images
     raw = {"supply": "upstream", "addons": ["dns", "traefik"], "kubernetes": "1.34"}
     images = planned(raw, DEBIAN).wanted.images
     assert images["traefik"].startswith("docker.io/library/traefik:v3.")
     assert "coredns" in images
-    assert not {"local-path", "metrics-server"} & set(images)
+    assert not {"local-path", "metallb-controller", "metrics-server"} & set(images)
 
 
 def test_an_addon_that_does_not_go_with_kubernetes_is_refused() -> None:

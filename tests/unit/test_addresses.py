@@ -42,7 +42,7 @@ USED = st.lists(
 )
 PODS = networks("10.0.0.0/8", 16) | networks("192.168.0.0/16", 18)
 KEPT = st.none() | networks("192.168.0.0/16", 24) | networks("10.56.0.0/16", 24)
-slow_start = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+slow_start = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 def host(*used: tuple[str | IPv4Network, str]) -> list[HostNetwork]:

@@ -184,7 +184,9 @@ def test_a_source_is_trusted_by_a_key_or_by_the_guest() -> None:
 def test_every_image_names_its_registry_and_a_version() -> None:
     assert REAL.images
     for template in REAL.images.values():
-        assert re.fullmatch(r"(registry\.k8s|docker)\.io/[a-z0-9/-]+:v?\{[a-z-]+\}", template)
+        assert re.fullmatch(
+            r"(registry\.k8s\.io|docker\.io|quay\.io)/[a-z0-9/-]+:v?\{[a-z-]+\}", template
+        )
 
 
 def test_every_addon_of_lab_yaml_says_what_it_is_for() -> None:

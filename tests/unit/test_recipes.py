@@ -35,6 +35,7 @@ from labwright.recipes import (
     rootfs,
     wheels,
 )
+from labwright.supplies.packages import FROM_DEBIAN
 from labwright.tools.shell import Result, Shell, ToolError
 from labwright.tools.store import remove_tree
 from tests.fakes import KEYED, armour, upstream
@@ -91,10 +92,11 @@ def test_each_recipe_has_its_packages_and_its_revision() -> None:
 
 def test_no_mirror_is_written_down() -> None:
     folder = Path(recipes.__file__).parent
+    # Of Go's modules golang.org is a part of the name, wherever they come from.
     texts = [
         p.read_text(encoding="utf-8")
         for p in folder.rglob("*")
-        if p.is_file() and p.suffix != ".pyc"
+        if p.is_file() and p.suffix not in {".pyc", ".sum"}
     ]
     assert not [text for text in texts if "debian.org" in text or "golang.org" in text]
 
@@ -209,7 +211,7 @@ def test_a_program_knows_its_version_and_not_where_it_was_made(
     job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = 'package main\n\nvar version = "dev"\n\nfunc main() { println(version) }\n'
-    tiny = gobuild.Program("Tiny", TINY, TINY, "", "tiny", "main.version", newer=False)
+    tiny = gobuild.Program("Tiny", TINY, (TINY,), "", "tiny", "main.version", newer=False)
     monkeypatch.setattr(gobuild, "PROGRAMS", {"tiny": tiny})
     monkeypatch.setenv("GOPROXY", go_proxy(tmp_path / "proxy", "v1.2.3", source))
     monkeypatch.setenv("GONOSUMDB", TINY)
@@ -221,6 +223,71 @@ def test_a_program_knows_its_version_and_not_where_it_was_made(
     with pytest.raises(SupplyError):
         gobuild.build(job(Shell(), "tiny", "1.2.4"))
     remove_tree(made.work)
+
+
+OWN = gobuild.Program("Tiny", TINY, (TINY,), "", "tiny", newer=False, own=True)
+
+
+@pytest.fixture
+def tiny_pin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Lay out a module proxy, and a main module of our own that pins a hash of the tiny one."""
+    source = 'package main\n\nfunc main() { println("tiny") }\n'
+    monkeypatch.setattr(gobuild, "PROGRAMS", {"tiny": OWN})
+    monkeypatch.setattr(gobuild, "DATA", tmp_path)
+    monkeypatch.setenv("GOPROXY", go_proxy(tmp_path / "proxy", "v1.2.3", source))
+    monkeypatch.setenv("GONOSUMDB", TINY)
+
+    def pin(digest: str) -> None:
+        (tmp_path / "go").mkdir()
+        module = f"module x.test/x\n\ngo 1.19\n\nrequire (\n\t{TINY} v1.2.3\n)\n"
+        (tmp_path / "go/tiny.mod").write_text(module)
+        (tmp_path / "go/tiny.sum").write_text(f"{TINY} v1.2.3 h1:{digest}\n" if digest else "")
+
+    return pin
+
+
+needs_go = pytest.mark.skipif(not base.GO_ROOT.exists(), reason="no Go 1.19: not Debian 12")
+
+
+@needs_go
+def test_a_main_module_of_our_own_builds_what_it_pins(
+    job: Callable[..., Job], tiny_pin: Callable[[str], None]
+) -> None:
+    tiny_pin("")
+    made = job(Shell(), "tiny", "1.2.3")
+    gobuild.build(made)
+    assert Shell().run([made.out / "bin/tiny"]).err == "tiny\n"
+    assert (made.out / "version").read_text() == "v1.2.3\n"
+    remove_tree(made.work)
+
+
+@needs_go
+def test_other_bytes_than_the_pinned_ones_are_not_built(
+    job: Callable[..., Job], tiny_pin: Callable[[str], None]
+) -> None:
+    tiny_pin("0000000000000000000000000000000000000000000=")
+    made = job(Shell(), "tiny", "1.2.3")
+    with pytest.raises(ToolError):
+        gobuild.build(made)
+    assert "checksum mismatch" in (made.work / "log").read_text()
+    remove_tree(made.work)
+
+
+def test_a_main_module_that_pins_another_version_than_planned_is_refused(
+    job: Callable[..., Job],
+) -> None:
+    with pytest.raises(SupplyError) as caught:
+        gobuild.build(job(Told({"go": "", Path(sys.executable).name: ""}), "metallb", "0.12.1"))
+    assert caught.value.findings[0].id == "supply.metallb-version"
+
+
+def test_what_goes_into_a_program_is_pinned_at_the_version_that_is_planned() -> None:
+    known = catalog.load().components
+    for name, program in gobuild.PROGRAMS.items():
+        if program.own:
+            (planned,) = (r.version for r in known[name].releases if "packages" in r.supplies)
+            lines = (base.DATA / f"go/{name}.sum").read_text(encoding="utf-8").splitlines()
+            assert [x for x in lines if x.startswith(f"{program.module} v{planned} h1:")]
 
 
 def tiny_wheel(folder: Path) -> str:
@@ -274,9 +341,18 @@ def test_the_pinned_traefik_is_the_one_that_is_planned() -> None:
 
 
 def test_every_program_of_an_addon_has_its_image() -> None:
-    names = {name: Path(addon.path).name for name, addon in images.ADDONS.items()}
-    built = {name: program.name for name, program in gobuild.PROGRAMS.items()}
-    assert names == {**built, "traefik": "traefik"}
+    imaged: dict[str, set[str]] = {}
+    for name, addon in images.ADDONS.items():
+        imaged.setdefault(addon.artifact or name, set()).add(Path(addon.path).name)
+    built = {name: set(program.names) for name, program in gobuild.PROGRAMS.items()}
+    assert imaged == {**built, "traefik": {"traefik"}}
+
+
+def test_an_addon_of_several_programs_has_the_images_that_the_catalog_names() -> None:
+    for addon in catalog.load().addons.values():
+        held = [n for n, image in images.ADDONS.items() if (image.artifact or n) == addon.component]
+        held += [addon.component] if addon.component in FROM_DEBIAN else []
+        assert sorted(addon.images or (addon.component,)) == sorted(held)
 
 
 @pytest.mark.parametrize(
@@ -300,6 +376,18 @@ def test_an_addons_image_is_tagged_with_what_its_program_says(
     assert image.ref == f"labwright.local/{name}:{tag}"
     assert image.entrypoint == (f"/{addon.path}",)
     assert image.files[addon.path] == File(program)
+
+
+def test_programs_that_tell_no_version_have_their_artifacts(
+    job: Callable[..., Job], tmp_path: Path
+) -> None:
+    (tmp_path / "metallb").mkdir()
+    (tmp_path / "metallb" / "version").write_text("v0.12.0\n")
+    found = images._addons(job(Shell(), "images", "1.20.2", metallb=tmp_path / "metallb"))
+    assert {image.ref: image.entrypoint for image in found} == {
+        "labwright.local/metallb-controller:v0.12.0": ("/controller",),
+        "labwright.local/metallb-speaker:v0.12.0": ("/speaker",),
+    }
 
 
 # --- Debian

@@ -325,7 +325,7 @@ def wished(problem: Problem, versions: Mapping[str, str]) -> bool:
     return all(fits(wish, versions[name]) for name, wish in problem.wishes.items())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(catalogs(), problems())
 def test_against_brute_force(of: Catalog, problem: Problem) -> None:
     sets = [v for v in every_set(of, problem, problem.names) if wished(problem, v)]

@@ -317,12 +317,24 @@ def apply(name: str, manifest: list[Json]) -> list[str]:
     if before != (kept_manifest := sealed(marked)):
         remember(name, kept_manifest)
     try:
-        return done + kubectl("apply", "--filename=-", stdin=as_list(marked)).splitlines()
+        return done + applying(marked)
     except subprocess.CalledProcessError as error:
         # A patch that the API refuses is shown as a whole.
         for word in secrets(marked):
             error.stderr = error.stderr.replace(word, "(secret)")
         raise
+
+
+def applying(manifest: list[Json]) -> list[str]:
+    """Apply the objects; return kubectl's line for each."""
+    done = []
+    # kubectl reads objects of a new kind only when the API serves it.
+    kinds = [thing for thing in manifest if thing["kind"] == "CustomResourceDefinition"]
+    if kinds:
+        done += kubectl("apply", "--filename=-", stdin=as_list(kinds)).splitlines()
+        kubectl("wait", "--for=condition=established", "--filename=-", stdin=as_list(kinds))
+    others = [thing for thing in manifest if thing not in kinds]
+    return done + kubectl("apply", "--filename=-", stdin=as_list(others)).splitlines()
 
 
 def wait(wanted: dict[str, list[Json]], deadline: float) -> list[str]:
