@@ -283,7 +283,7 @@ def _addons(
 def _origin(given: Inputs, supply: Supply, component: str, version: str) -> str:
     """Say where an add-on's program comes from; nothing where it cannot be had."""
     if component == "rancher" and given.chart:
-        return f"from the chart {given.chart.path}"
+        return f"from the chart {given.chart.path} ({given.chart.app_version or 'no appVersion'})"
     if supply.name != "packages":
         return "from its registry"
     if component in FROM_DEBIAN:
