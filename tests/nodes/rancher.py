@@ -27,6 +27,7 @@ class Rancher:
         self._lab, self._facts = lab, lab.facts["rancher"]
         self.host = str(self._facts["hostname"])
         self.address = next(e["address"] for e in lab.facts["names"] if self.host in e["names"])
+        self.signed_by_the_lab = self._facts["tls"] == "lab"
         self._trust = ssl.create_default_context(cadata=self._authority())
         self._token = ""
 
@@ -78,7 +79,7 @@ class Rancher:
         return file.read_text("utf-8").strip()
 
     def _authority(self) -> str:
-        if self._facts["tls"] == "lab":
+        if self.signed_by_the_lab:
             return (self._lab.folder / "tls/ca.crt").read_text("utf-8")
         secret = self._lab.get("secret tls-rancher-ingress -n cattle-system")
         return base64.b64decode(secret["data"]["ca.crt"]).decode()
