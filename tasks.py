@@ -77,6 +77,12 @@ def addons(_c: Context, lab: str = "") -> None:
     cli.addons(lab)
 
 
+@task(help={"lab": LAB["lab"]})
+def rancher(_c: Context, lab: str = "") -> None:
+    """Say how to get to Rancher: address, user, where the password is, what to trust."""
+    cli.rancher(lab)
+
+
 @task(help={"lab": LAB["lab"], "verbose": LAB["verbose"]})
 def verify(_c: Context, lab: str = "", verbose: bool = False) -> None:
     """Prove a lab that is up: every check of tests/nodes."""
@@ -171,7 +177,8 @@ def serve(_c: Context, bundle: str, address: str, port: int = 8751) -> None:
 
 lab_tasks = Collection(
     "lab",
-    *(up, plan, status, addons, verify, ssh, kubeconfig, down, destroy, doctor, support),
+    *(up, plan, status, addons, rancher, verify, ssh, kubeconfig, down, destroy),
+    *(doctor, support),
     *(versions, lock, diff),
 )
 bundle_tasks = Collection("bundle", make, verify_bundle, show, serve)

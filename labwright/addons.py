@@ -35,12 +35,14 @@ def states(
     for addon in known.values():
         own = [i for i in items or () if i["metadata"]["labels"][LABEL] == addon.name]
         enabled = addon.name in plan.addons
+        hosts = [s.host for s in plan.services_at if s.name == addon.name]
+        told = [*(_range(plan, own) if addon.name == BALANCER else _addresses(own))]
         yield State(
             addon.name,
             addon.title,
             "unknown" if items is None and enabled else _state(own, enabled),
             plan.versions.get(addon.component, "") if enabled else "",
-            ", ".join(_range(plan, own) if addon.name == BALANCER else _addresses(own)),
+            ", ".join(told or hosts),
         )
 
 

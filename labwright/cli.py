@@ -78,6 +78,22 @@ def addons(lab: str) -> None:
         console.rows(rows, ("add-on", "state", "version", "address", ""))
 
 
+def rancher(lab: str) -> None:
+    """Print how to get to Rancher."""
+    with session(Options(lab=lab)) as (it, console):
+        found = it.rancher()
+        console.rows(
+            (
+                ("address", found.url),
+                ("state", found.state),
+                ("user", found.user),
+                ("password", f"cat {found.password_file}   # the first one, until you change it"),
+                ("trust", found.trust),
+                ("hosts file", f"{found.hosts}   # where this computer does not know the name"),
+            )
+        )
+
+
 def verify(lab: str, *, verbose: bool) -> None:
     """Prove a lab."""
     with session(Options(lab=lab, verbose=verbose)) as (it, console):

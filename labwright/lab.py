@@ -16,7 +16,7 @@ from labwright.errors import INTERRUPTED, Finding, HostError, LabError, SpecErro
 from labwright.events import Event, Journal, Sink, nowhere, tee
 from labwright.locate import lock_of, name_of, read_lock, read_plan, read_spec
 from labwright.model import Node, Plan
-from labwright.phases import diagnosis, preflight, support
+from labwright.phases import diagnosis, preflight, rancher, support
 from labwright.phases.bake import Bake
 from labwright.phases.base import Phase, Run, Tools, run_all
 from labwright.phases.boot import Boot
@@ -209,6 +209,15 @@ class Lab:
         except LabError:
             items = None
         return list(addons.states(plan, catalog.load().addons, items))
+
+    def rancher(self) -> rancher.Access:
+        """Give what a person needs to log in to Rancher, but the password. Raises SpecError."""
+        plan = self._made().plan
+        if plan.rancher is None:
+            what, fix = f"lab {self.name} has no Rancher", "add rancher to addons, and lab.up"
+            raise SpecError(Finding("spec.no-rancher", "error", what, fix=fix, where="addons"))
+        state = next(s.state for s in self.addons() if s.name == rancher.NAME)
+        return rancher.access(plan, self.workdir.path, state)
 
     def ssh(self, node: str, command: Sequence[str] = ()) -> int:
         """Open a shell on a node, or run a command there; give its exit code."""

@@ -156,6 +156,7 @@ def content(plan: Plan, stock: Stocked) -> dict[str, Any]:
         },
         "schedule_on_control_planes": plan.schedule_on_control_planes,
         "addons": list(plan.addons),
+        **_rancher(plan),
         "mirrors": dict(plan.wanted.registries),
         **({"box": asdict(plan.box)} if plan.box else {}),
         **_sources(plan),
@@ -216,6 +217,15 @@ def _short(value: Any) -> str:
     words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     line = words.splitlines()[0] if words else "none"
     return line if "\n" not in words.strip() else "another text"
+
+
+def _rancher(plan: Plan) -> dict[str, Any]:
+    """Give Rancher's name and, of a chart that lab.yaml names, what it was."""
+    if plan.rancher is None:
+        return {}
+    chart = plan.rancher.chart
+    own = {"chart": {"version": chart.version, "sha256": chart.sha256}} if chart else {}
+    return {"rancher": {"hostname": plan.rancher.hostname, "tls": plan.rancher.tls, **own}}
 
 
 def _sources(plan: Plan) -> dict[str, Any]:

@@ -14,6 +14,7 @@ Role = Literal["control_plane", "worker", "tools", "nas"]
 CLUSTER_ROLES: frozenset[Role] = frozenset({"control_plane", "worker"})
 ProviderName = Literal["virtualbox", "libvirt", "docker"]
 SupplyName = Literal["upstream", "packages", "bundle"]
+RancherTls = Literal["lab", "rancher"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,21 @@ class NodeSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RancherSpec:
+    """What lab.yaml says of Rancher; an empty text leaves the choice to the planner.
+
+    ``chart`` is the path of a chart of one's own, a folder or an archive. ``tls`` is who signs
+    the certificate: the lab's own authority, or Rancher's by way of cert-manager.
+    ``password_file`` holds the first password, which is made up otherwise.
+    """
+
+    chart: str = ""
+    hostname: str = ""
+    tls: RancherTls = "lab"
+    password_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
     """lab.yaml after defaults and validation. ``None`` means: choose for me.
 
@@ -94,6 +110,7 @@ class Spec:
     box: Box | None
     bundle: str = ""
     source: str = ""
+    rancher: RancherSpec = RancherSpec()
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +255,21 @@ class ChartPin:
 
 
 @dataclass(frozen=True, slots=True)
+class Chart:
+    """A Helm chart on this computer; ``kube_version`` is the range of Kubernetes that it takes.
+
+    ``sha256`` is that of the archive which the node gets.
+    """
+
+    path: str
+    name: str
+    version: str
+    app_version: str
+    kube_version: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pins:
     """What repositories and registries answered: with it the same lab can be made again.
 
@@ -301,6 +333,21 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Rancher:
+    """Rancher as the lab will have it; ``chart`` is lab.yaml's own, if it names one."""
+
+    hostname: str
+    tls: RancherTls
+    chart: Chart | None = None
+    password_file: str = ""
+
+    @property
+    def url(self) -> str:
+        """Where a browser finds it."""
+        return f"https://{self.hostname}"
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Everything resolved: the whole lab, before anything is touched.
 
@@ -343,6 +390,7 @@ class Plan:
     pins: Pins | None = None
     bundle: str = ""
     containers: IPv4Network = field(default=IPv4Network("172.29.0.0/16"))
+    rancher: Rancher | None = None
     services_at: tuple[Service, ...] = ()
 
     @property

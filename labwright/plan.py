@@ -8,7 +8,7 @@ from dataclasses import replace
 from ipaddress import IPv4Interface
 
 from labwright import addresses, keys
-from labwright.catalog import Catalog, Guest, kubeadm_api
+from labwright.catalog import Catalog, Guest, kubeadm_api, minor
 from labwright.errors import Finding, HostError, errors
 from labwright.model import (
     CLUSTER_ROLES,
@@ -19,6 +19,7 @@ from labwright.model import (
     NodeFacts,
     Pins,
     Plan,
+    Rancher,
     Role,
     Service,
     Spec,
@@ -26,8 +27,11 @@ from labwright.model import (
 )
 from labwright.providers import PROVIDERS
 from labwright.providers.base import Provider
-from labwright.software import Inputs, choose
+from labwright.software import Inputs, Software, choose
 from labwright.supplies.base import ROLE_ARTIFACTS, charts
+
+# MiB on one node, for Rancher with its webhook and Fleet beside what a node runs anyway.
+RANCHER_MEMORY = 4096
 
 
 def build(given: Inputs) -> Plan:
@@ -75,13 +79,13 @@ def build(given: Inputs) -> Plan:
         box=spec.box or _box(software.guest, provider),
         choices=(provider_choice, *software.choices, place.choice),
         warnings=(
-            *software.warnings,
-            *place.warnings,
-            *_tight(spec, host),
+            *(*software.warnings, *place.warnings),
+            *(*_tight(spec, host), *_too_small(spec, software)),
             *_unmountable(spec, provider.node_facts(host)),
         ),
         wanted=software.wanted,
         bundle=given.bundled.folder if given.bundled else "",
+        rancher=_rancher(given) if "rancher" in software.addons else None,
         services_at=tuple(_services(spec, given.catalog, software.addons, nodes)),
     )
 
@@ -146,6 +150,15 @@ def _nodes(spec: Spec, place: addresses.Place) -> Iterable[Node]:
         )
 
 
+def _rancher(given: Inputs) -> Rancher:
+    asked = given.spec.rancher
+    return Rancher(_rancher_host(given.spec), asked.tls, given.chart, asked.password_file)
+
+
+def _rancher_host(spec: Spec) -> str:
+    return spec.rancher.hostname or f"rancher.{domain(spec.name)}"
+
+
 def _services(
     spec: Spec, catalog: Catalog, addons: Iterable[str], nodes: Sequence[Node]
 ) -> Iterable[Service]:
@@ -154,7 +167,8 @@ def _services(
     for name in addons:
         if host := catalog.addons[name].host:
             node = takes_pods[0] if catalog.addons[name].at == "ingress" else first
-            yield Service(name, f"{host}.{domain(spec.name)}", node.address.ip)
+            full = _rancher_host(spec) if name == "rancher" else f"{host}.{domain(spec.name)}"
+            yield Service(name, full, node.address.ip)
 
 
 def _mac(lab: str, node: str) -> str:
@@ -208,4 +222,21 @@ def _unmountable(spec: Spec, facts: NodeFacts) -> Iterable[Finding]:
             "/lib/modules); nas1 serves all the same, to clients in user space",
             "load it where there is one: sudo modprobe nfs; or take a provider of machines",
             "nas",
+        )
+
+
+def _too_small(spec: Spec, software: Software) -> Iterable[Finding]:
+    """Warn where Rancher itself, and not something in its place, would find no room."""
+    workers = [n for n in spec.nodes if n.role == "worker"] or [spec.nodes[0]]
+    largest = max(workers, key=lambda node: node.size.memory)
+    if "rancher" not in software.addons or minor(software.versions["rancher"]) < (2, 0):
+        return
+    if largest.size.memory < RANCHER_MEMORY:
+        yield Finding(
+            "host.rancher-memory",
+            "warning",
+            f"{largest.name} has {largest.size.memory} MiB, and Rancher wants {RANCHER_MEMORY}",
+            "with less it is started anew again and again",
+            f"nodes: {{{largest.name}: {{memory: 4GiB}}}}",
+            "nodes",
         )

@@ -81,6 +81,7 @@ def inventory(plan: Plan, stock: Stocked) -> str:
             }
             for addon in catalog.load().addons.values()
         },
+        "lab_rancher": _rancher(plan),
         "lab_domain": plan.domain,
         "lab_names": _names(plan),
         "lab_load_balancer_range": "-".join(map(str, plan.load_balancer)),
@@ -119,6 +120,21 @@ def _host_facts(plan: Plan, stock: Stocked, url: str, node: Node) -> dict[str, A
             else {}
         ),
         **({"lab_container_network": str(plan.containers)} if node.role == "tools" else {}),
+    }
+
+
+def _rancher(plan: Plan) -> dict[str, str]:
+    """Give what the role of Rancher is told; the chart and the password are files of the lab."""
+    if plan.rancher is None:
+        return {}
+    pin = plan.pins.charts.get("rancher") if plan.pins else None
+    own = plan.rancher.chart
+    return {
+        "hostname": plan.rancher.hostname,
+        "url": plan.rancher.url,
+        "tls": plan.rancher.tls,
+        "chart_sha256": own.sha256 if own else pin.sha256 if pin else "",
+        "password_file": plan.rancher.password_file,
     }
 
 

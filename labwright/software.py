@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from labwright import keys, solver
 from labwright.bundle import Manifest
-from labwright.catalog import Catalog, Guest, asked, minor
+from labwright.catalog import Catalog, Component, Constraint, Guest, Release, asked, minor
+from labwright.catalog.ranges import within
 from labwright.errors import Finding, HostError, LabError, SpecError, errors
 from labwright.lock import Locked
-from labwright.model import Artifact, Choice, HostFacts, Spec, SupplyName, Wanted
+from labwright.model import Artifact, Chart, Choice, HostFacts, Spec, SupplyName, Wanted
 from labwright.providers.base import Provider
 from labwright.supplies import SUPPLIES
-from labwright.supplies.base import ROLE_ARTIFACTS, Chosen, Supply
+from labwright.supplies.base import BY_CHART, ROLE_ARTIFACTS, Chosen, Supply
 from labwright.supplies.packages import FROM_DEBIAN, FROM_GO, built
 
 PARTS = ("containerd", "etcd", "coredns", "pause", "busybox")
@@ -48,6 +49,7 @@ class Inputs:
     locked: Locked = field(default_factory=Locked)
     stored: frozenset[str] = field(default_factory=frozenset)
     bundled: Bundled | None = None
+    chart: Chart | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +113,12 @@ def _reachable(given: Inputs) -> bool:
 def _from_supply(
     given: Inputs, provider: Provider, supply: Supply, passed: Sequence[str]
 ) -> Software:
+    given = _with_own_chart(given)
     spec, catalog = given.spec, given.catalog
     if found := errors(supply.probe(given.host, provider.name)):
         raise HostError(found)
+    if missing := [*_not_in_supply(given, supply)]:
+        raise SpecError(missing)
     solution, more = _solve(given, provider, supply)
     versions = dict(solution.versions)
     guest = catalog.guests[versions.pop("guest")]
@@ -124,7 +129,7 @@ def _from_supply(
         guest=guest,
         versions=versions,
         addons=addons,
-        charts=tuple(name for name in spec.versions if name in catalog.charts),
+        charts=tuple(_charts(given)),
         mirrors=spec.mirrors,
         roles=frozenset(node.role for node in spec.nodes),
         helm="rancher" in addons or any(node.role == "tools" for node in spec.nodes),
@@ -153,9 +158,8 @@ def _solve(
     given: Inputs, provider: Provider, supply: Supply
 ) -> tuple[solver.Solution, tuple[Choice, ...]]:
     """Solve with the default add-ons, or without them where they are in the way."""
-    spec = given.spec
-    soft = [name for name in DEFAULTS[supply.name] if name not in spec.versions]
     problem = _problem(given, provider, supply)
+    soft = [name for name in DEFAULTS[supply.name] if name not in problem.asked_for]
     if soft:
         wanted = (problem.wanted[0], *soft, *problem.wanted[1:])
         try:
@@ -194,6 +198,60 @@ def _with(problem: solver.Problem, wanted: tuple[str, ...]) -> solver.Problem:
     return solver.Problem(wanted, problem.facts, problem.wishes, problem.kept)
 
 
+def _with_own_chart(given: Inputs) -> Inputs:
+    """Let the catalog have Rancher as lab.yaml's own chart is it, with the chart's own limits."""
+    chart = given.chart
+    if chart is None:
+        return given
+    known = given.catalog.components["rancher"]
+    own = Component(known.name, known.title, known.kind, (Release(chart.version, (), chart.path),))
+    fit = [
+        release.version
+        for release in given.catalog.components["kubernetes"].releases
+        if within(chart.kube_version, release.version)
+    ]
+    limit = Constraint(
+        id="rancher-chart",
+        when={"rancher": chart.version},
+        needs={"kubernetes": " | ".join(fit) or "none"},
+        why=f"{chart.path} asks for kubeVersion: {chart.kube_version}",
+        source=f"{chart.path}, Chart.yaml",
+    )
+    catalog = replace(
+        given.catalog,
+        components={**given.catalog.components, "rancher": own},
+        constraints=(*given.catalog.constraints, limit),
+    )
+    return replace(given, catalog=catalog)
+
+
+def _not_in_supply(given: Inputs, supply: Supply) -> Iterator[Finding]:
+    """Find the add-ons of which the supply has no version at all."""
+    for index, name in enumerate(given.spec.addons):
+        component = given.catalog.components[given.catalog.addons[name].component]
+        if not any(supply.name in r.supplies or not r.supplies for r in component.releases):
+            fix = f"supply: upstream, or leave {name} out"
+            if name == "rancher":
+                fix = "supply: upstream, or rancher: {chart: PATH} with a chart of your own"
+            yield Finding(
+                "spec.not-in-supply",
+                "error",
+                f"{component.title} is not in this supply",
+                f"the {supply.name} supply has no version of it",
+                fix,
+                f"addons.{index}",
+            )
+
+
+def _charts(given: Inputs) -> Iterator[str]:
+    """Give the components whose charts the lab needs from their repositories."""
+    for name in given.catalog.charts:
+        own = name == "rancher" and given.chart is not None
+        by_addon = name in BY_CHART and name in given.spec.addons
+        if not own and (by_addon or name in given.spec.versions):
+            yield name
+
+
 def _why_supply(given: Inputs, supply: Supply, passed: Sequence[str]) -> Choice:
     if given.spec.supply:
         return Choice("supply", supply.name, ASKED)
@@ -225,6 +283,8 @@ def _addons(
 
 def _origin(given: Inputs, supply: Supply, component: str, version: str) -> str:
     """Say where an add-on's program comes from; nothing where it cannot be had."""
+    if component == "rancher" and given.chart:
+        return f"from the chart {given.chart.path} ({given.chart.app_version or 'no appVersion'})"
     if supply.name != "packages":
         return "from its registry"
     if component in FROM_DEBIAN:

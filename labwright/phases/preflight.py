@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from labwright import catalog, lock, plan
-from labwright.errors import Finding, HostError, SupplyError
+from labwright.errors import Finding, HostError, SpecError, SupplyError
 from labwright.locate import read_plan
 from labwright.lock import Stocked
-from labwright.model import Artifact, HostFacts, Plan, Spec
+from labwright.model import Artifact, Chart, HostFacts, Plan, Spec
 from labwright.phases.base import Run, Tools
 from labwright.providers import PROVIDERS
 from labwright.recipes import HOST_PACKAGES, pins
@@ -20,7 +20,7 @@ from labwright.render import ROOT
 from labwright.software import Bundled, Inputs, built_key
 from labwright.supplies.base import ROLE_ARTIFACTS
 from labwright.supplies.packages import FROM_GO
-from labwright.tools import apt, bundle_fetch, bundles, host, workdir
+from labwright.tools import apt, bundle_fetch, bundles, chartfile, host, workdir
 from labwright.tools.bundle_files import manifest_of
 from labwright.tools.docker import DENIED, denied
 from labwright.tools.download import Http
@@ -133,8 +133,20 @@ def make(run: Run, facts: HostFacts, bundled: Bundled | None = None) -> Plan:
             locked=run.locked,
             stored=frozenset(p.name for p in _entries(run.tools.store.root)),
             bundled=bundled,
+            chart=_own_chart(run.spec),
         )
     )
+
+
+def _own_chart(spec: Spec) -> Chart | None:
+    """Read the chart of Rancher that lab.yaml names. Raises SpecError."""
+    if "rancher" not in spec.addons or not spec.rancher.chart:
+        return None
+    chart = chartfile.read(Path(spec.rancher.chart), "rancher.chart")
+    if chart.name != "rancher":
+        what = f"{chart.path} is the chart {chart.name!r}, not 'rancher'"
+        raise SpecError(Finding("spec.no-rancher-chart", "error", what, where="rancher.chart"))
+    return chart
 
 
 def peek_bundle(run: Run) -> Bundled | None:

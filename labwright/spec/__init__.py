@@ -11,7 +11,17 @@ import yaml
 from pydantic import ValidationError
 
 from labwright.errors import Finding, SpecError
-from labwright.model import AptMirror, Box, Mirrors, NodeSpec, Role, Size, Spec, SupplyName
+from labwright.model import (
+    AptMirror,
+    Box,
+    Mirrors,
+    NodeSpec,
+    RancherSpec,
+    Role,
+    Size,
+    Spec,
+    SupplyName,
+)
 from labwright.spec.check import check
 from labwright.spec.file import SIZES, LabFile, NodeFile, node_names
 from labwright.spec.words import bad_yaml, findings, kind, path_of
@@ -113,6 +123,17 @@ def _spec(file: LabFile, source: str) -> Spec:
         addons=tuple(file.addons),
         box=Box(**file.box.model_dump()) if file.box else None,
         source=source,
+        rancher=_rancher(file, source),
+    )
+
+
+def _rancher(file: LabFile, source: str) -> RancherSpec:
+    asked = file.rancher
+    return RancherSpec(
+        chart=_beside(source, asked.chart),
+        hostname=asked.hostname,
+        tls=asked.tls,
+        password_file=_beside(source, asked.password_file),
     )
 
 

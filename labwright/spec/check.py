@@ -7,6 +7,7 @@ from ipaddress import IPv4Network
 
 from labwright import catalog
 from labwright.errors import Finding
+from labwright.model import domain
 from labwright.spec.file import LabFile, node_names
 from labwright.spec.words import DOCS, likely, listed
 
@@ -70,6 +71,38 @@ def _addons(file: LabFile) -> Iterator[Finding]:
                 likely(addon, known) or "take one of those, or leave the list out",
                 f"addons.{index}",
             )
+
+
+def _rancher(file: LabFile) -> Iterator[Finding]:
+    asked = file.rancher
+    if "rancher" not in file.addons:
+        if asked != type(asked)():
+            what, why = "Rancher is not among the add-ons", "nothing would read this key"
+            fix = "add rancher to addons, or leave the key rancher out"
+            yield Finding("spec.no-rancher", "error", what, why, fix, "rancher")
+        return
+    if (
+        asked.hostname
+        and asked.tls == "lab"
+        and not asked.hostname.endswith(f".{domain(file.name)}")
+    ):
+        yield Finding(
+            "spec.rancher-hostname",
+            "error",
+            f"{asked.hostname} is not in the lab's domain",
+            "the lab's authority is trusted for that domain alone",
+            f"take a name such as rancher.{domain(file.name)}, or tls: rancher",
+            "rancher.hostname",
+        )
+    needs = {"dns": "Rancher finds its own parts by name", "traefik": "Rancher answers there"}
+    if asked.tls == "rancher":
+        needs["cert-manager"] = "rancher.tls: rancher has cert-manager issue the certificate"
+    for addon, why in needs.items():
+        if addon not in file.addons:
+            fix = f"add {addon} to addons"
+            fix += ", or take rancher.tls: lab" if addon == "cert-manager" else ""
+            what = f"rancher needs the add-on {addon}"
+            yield Finding("spec.rancher-needs", "error", what, why, fix, "addons")
 
 
 def _versions(file: LabFile) -> Iterator[Finding]:
@@ -172,6 +205,7 @@ _RULES: Mapping[tuple[str, ...], Rule] = {
     ("workers", "schedule_on_control_planes"): _workers,
     ("workers", "control_planes", "tools", "nas", "nodes"): _node_names,
     ("addons",): _addons,
+    ("addons", "rancher", "name"): _rancher,
     ("versions",): _versions,
     ("guest",): _guest,
     ("mirrors",): _mirrors,

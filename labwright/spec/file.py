@@ -56,6 +56,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,28}[a-z0-9])?$")]
 Version = Annotated[str, BeforeValidator(_text), Field(pattern=r"^(auto|\d+\.\d+(\.\d+)?)$")]
 Wish = Annotated[str, BeforeValidator(_text), Field(pattern=r"^\d+(\.\d+)*(-\d+)?$")]
 Auto = Literal["auto"]
+_LABEL = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 
 
 def _address(value: str) -> str:
@@ -126,6 +127,15 @@ class MirrorsFile(_Model):
     charts: dict[str, Address] = {}
 
 
+class RancherFile(_Model):
+    """Rancher's chart, name, certificate and first password."""
+
+    chart: str = ""
+    hostname: Annotated[str, Field(pattern=rf"^(|{_LABEL}(\.{_LABEL})+)$", max_length=253)] = ""
+    tls: Literal["lab", "rancher"] = "lab"
+    password_file: str = ""
+
+
 class LabFile(_Model):
     """A lab.yaml: every key is optional."""
 
@@ -145,6 +155,7 @@ class LabFile(_Model):
     defaults: NodeFile = NodeFile()
     nodes: dict[str, NodeFile] = {}
     addons: list[str] = ["dns"]
+    rancher: RancherFile = RancherFile()
     box: BoxFile | None = None
 
 

@@ -20,6 +20,7 @@ from labwright.spec.file import (
     MirrorsFile,
     NetworkFile,
     NodeFile,
+    RancherFile,
 )
 
 DOCS = "docs/lab-yaml.md"
@@ -77,6 +78,8 @@ def _finding(item: Mapping[str, Any], where: str) -> Finding:
         "kubernetes": 'a version in quotes such as "1.20.2", or auto',
         "network.subnet": "a private network such as 192.168.56.0/24, or auto",
         "box.checksum": "sha256: and 64 hexadecimal digits",
+        "rancher.hostname": "a whole name in small letters, such as rancher.example.internal",
+        "rancher.tls": "lab or rancher",
         "supply": "auto, upstream, packages, or bundle: and a folder, an archive or an address",
     }
     if loc[0] == "provider":
@@ -96,6 +99,7 @@ def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
         "defaults": NodeFile,
         "nodes": NodeFile,
         "box": BoxFile,
+        "rancher": RancherFile,
         "mirrors": AptMirrorFile if len(loc) > 2 else MirrorsFile,
     }
     model = models.get(str(loc[0]), LabFile) if len(loc) > 1 else LabFile

@@ -45,6 +45,8 @@ DOCKER: Mapping[str, tuple[str, ...]] = {
 # Part of docker.io in older releases.
 DOCKER_CLI = "docker-cli"
 ROLE_ARTIFACTS: Mapping[Role, str] = {role: f"apt-{role}" for role in ROLE_PACKAGES}
+# Add-ons that are installed from a chart: no supply builds a program or an image for them.
+BY_CHART = frozenset({"rancher"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from labwright.errors import Finding
 from labwright.model import Artifact, HostFacts, ProviderName, SupplyName, Wanted
-from labwright.supplies.base import Chosen, base_root, helm, not_buildable, role_packages
+from labwright.supplies.base import (
+    BY_CHART,
+    Chosen,
+    base_root,
+    helm,
+    not_buildable,
+    role_packages,
+)
 
 # Programs that come through the Go module proxy, and those of Debian's packages, which the images
 # are made from without a step between; the rest are Python wheels.
@@ -28,7 +35,7 @@ class Packages:
         parts = chosen.versions
         version = parts["kubernetes"]
         known = chosen.catalog.addons
-        components = [known[name].component for name in chosen.addons]
+        components = [known[name].component for name in chosen.addons if name not in BY_CHART]
         programs = [built(name, parts[name]) for name in components if name not in FROM_DEBIAN]
         debian = [name for name in components if name in FROM_DEBIAN]
         # Only what the lab asks for: an image more is another artifact, with a key of its own.

@@ -21,19 +21,20 @@ def cache() -> Path:
     return Path(platformdirs.user_cache_dir("labwright", appauthor=False))
 
 
-def write(path: Path, text: str, mode: int = 0o644) -> bool:
+def write(path: Path, content: str | bytes, mode: int = 0o644) -> bool:
     """Write a file whole or not at all; give whether that changed it.
 
     Raises HostError where the folder refuses.
     """
+    data = content.encode() if isinstance(content, str) else content
     try:
-        if path.is_file() and path.read_bytes() == text.encode():
+        if path.is_file() and path.read_bytes() == data:
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
             Path(name).chmod(mode)
             Path(name).replace(path)
         except BaseException:

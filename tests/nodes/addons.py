@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.nodes.probes import PORT, Deployment
+from tests.nodes.rancher import Rancher
 
 if TYPE_CHECKING:
     from tests.nodes.conftest import Lab
@@ -31,6 +32,8 @@ DEADLINE = 120.0
 OBJECTS = {"claim": "PersistentVolumeClaim", "pod": "Pod"}
 PROBE = "labwright/probe"
 MOUNT = "/volume"
+AUTHORITY = "/etc/labwright/ca.crt"
+LOGGED_IN = {200, 201}
 CERTS = "/etc/containerd/certs.d"
 # A pulled image has more names than its own: those by digest, of the same target.
 NAMES = (
@@ -55,6 +58,7 @@ class Uses:
             "load-balancer": self._balanced,
             "local-path": self._volume,
             "metrics-server": self._metrics,
+            "rancher": self._rancher,
             "registry": self._registry,
             "traefik": self._ingress,
         }
@@ -186,6 +190,49 @@ class Uses:
 
         self._until("metrics", trouble)
         return found
+
+    def _rancher(self) -> Mapping[str, Any]:
+        """Give what Rancher says: to everybody, and to its administrator.
+
+        Without ``cluster`` where the login failed, whose status is ``login``.
+        """
+        rancher = Rancher(self._lab)
+        node = self._lab.hosts[self._lab.planes[0]]
+        # By name, which the node has to know. Of Rancher's own authority it knows nothing.
+        trust = f"--cacert {AUTHORITY}" if rancher.signed_by_the_lab else "--insecure"
+        by_name = f"curl -s -m 20 {trust} https://{rancher.host}/ping"
+        said: dict[str, Any] = {
+            "ping": rancher.ask("GET", "/ping"),
+            "ping from a node": node.run(by_name).stdout,
+            "wizard": rancher.get("/v3/settings/first-login")["value"],
+            "login": rancher.login(),
+            "accepted": rancher.was_accepted(),
+        }
+        try:
+            if said["login"] in LOGGED_IN:
+                said |= self._as_admin(rancher)
+        finally:
+            rancher.logout()
+        return said
+
+    def _as_admin(self, rancher: Rancher) -> Mapping[str, Any]:
+        wanted, found = set(self._lab.lock["nodes"]), set[str]()
+
+        def trouble() -> str:
+            state = rancher.get("/v3/clusters/local").get("state")
+            there = rancher.get("/v3/nodes?clusterId=local")["data"]
+            found.update(str(n.get("nodeName") or n.get("hostname")) for n in there)
+            missing = ", ".join(sorted(wanted - found))
+            if state != "active":
+                return f"it is {state}"
+            return f"it has no {missing}" if missing else ""
+
+        self._until("Rancher's cluster local", trouble)
+        return {
+            "cluster": "active",
+            "nodes": found,
+            "server-url": rancher.get("/v3/settings/server-url")["value"],
+        }
 
     def _registry(self) -> Mapping[str, Any]:
         """Push an image that no node has, run it on every node, and take it away again.

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography import x509
 
-from tests.nodes.addons import Uses, load_balancer_range, traefik_nodes
+from tests.nodes.addons import LOGGED_IN, Uses, load_balancer_range, traefik_nodes
 
 if TYPE_CHECKING:
     from tests.nodes.conftest import Lab
+    from tests.nodes.probes import Deployment
 
 
 @pytest.mark.addon("cert-manager")
@@ -82,3 +83,43 @@ def test_an_unknown_host_is_not_found(lab: Lab, uses: Uses) -> None:
 @pytest.mark.addon("traefik")
 def test_traefik_is_the_default_ingress_class(uses: Uses) -> None:
     assert uses.answer("traefik")["class"] == "traefik"
+
+
+@pytest.mark.addon("rancher")
+def test_rancher_answers_by_its_name_with_a_certificate_of_the_lab(uses: Uses) -> None:
+    said = uses.answer("rancher")
+    assert said["ping"] == (200, "pong")
+    assert said["ping from a node"] == "pong"
+
+
+@pytest.mark.addon("rancher")
+def test_pods_know_the_name_of_rancher(lab: Lab, deployment: Deployment) -> None:
+    deployment.wait(60)
+    host = lab.facts["rancher"]["hostname"]
+    (address,) = [e["address"] for e in lab.facts["names"] if host in e["names"]]
+    said = lab.kubectl(f"-n {deployment.namespace} exec daemonset/probe -- nslookup {host}")
+    assert address in said
+
+
+@pytest.mark.addon("rancher")
+def test_rancher_takes_the_first_password(uses: Uses) -> None:
+    said = uses.answer("rancher")
+    if said["login"] == 401 and said["accepted"]:
+        pytest.skip("the first password was changed since it was accepted: no login to check with")
+    assert said["login"] in LOGGED_IN, f"the login answers {said['login']}"
+
+
+@pytest.mark.addon("rancher")
+def test_no_wizard_is_left_in_rancher(lab: Lab, uses: Uses) -> None:
+    said = uses.answer("rancher")
+    assert said["wizard"] == "false"
+    if "cluster" in said:
+        assert said["server-url"] == lab.facts["rancher"]["url"]
+
+
+@pytest.mark.addon("rancher")
+def test_rancher_knows_the_lab(lab: Lab, uses: Uses) -> None:
+    said = uses.answer("rancher")
+    if "cluster" not in said:
+        pytest.skip(f"the login answers {said['login']}")
+    assert (said["cluster"], said["nodes"]) == ("active", set(lab.lock["nodes"]))

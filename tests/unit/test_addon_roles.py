@@ -212,8 +212,8 @@ def test_pods_bear_what_their_workload_selects_and_no_image_is_pulled(
 def test_every_addon_of_the_catalog_has_a_role(program: ModuleType) -> None:
     known = yaml.safe_load((ROLES / "addons/vars/main.yml").read_text("utf-8"))["__addons_roles"]
     assert known == ADDONS
-    # The name server has a way of its own.
-    assert set(catalog.load().addons) - {"dns"} == set(known)
+    # The name server and what comes as a chart have ways of their own.
+    assert set(catalog.load().addons) - {"dns", "rancher"} == set(known)
 
 
 def test_local_path_is_the_default_class_and_its_helper_uses_an_image_of_the_lab() -> None:

@@ -9,6 +9,7 @@ import pytest
 from labwright import catalog
 from labwright.addons import ADDRESS, LABEL, State, states
 from labwright.errors import SpecError
+from labwright.model import Chart
 from labwright.software import built_key
 from tests.fakes import DEBIAN, planned
 from tests.unit.test_plan import OFFLINE, choice
@@ -155,3 +156,10 @@ def test_an_addon_that_does_not_go_with_kubernetes_is_refused() -> None:
     with pytest.raises(SpecError) as caught:
         planned(raw, DEBIAN)
     assert "metrics-server" in caught.value.findings[0].what
+
+
+def test_an_addon_with_a_name_of_its_own_is_found_by_it() -> None:
+    own = Chart("/charts/rancher", "rancher", "0.1.0", "", "", "ab" * 32)
+    made = planned({"supply": "packages", "addons": ["dns", "traefik", "rancher"]}, chart=own)
+    found = {s.name: s for s in states(made, KNOWN, [deployment("rancher", 1, 1)])}
+    assert (found["rancher"].state, found["rancher"].address) == ("ready", "rancher.lab.internal")

@@ -363,7 +363,7 @@ def wait(wanted: dict[str, list[Json]], deadline: float) -> list[str]:
 
 def delete(manifest: list[Json]) -> list[str]:
     """Begin to delete objects, the last one first: an APIService goes before what it needs."""
-    words = ("--filename=-", "--ignore-not-found", "--wait=false", "--cascade=foreground")
+    words = ("--filename=-", "--ignore-not-found", "--wait=false")
     try:
         return kubectl("delete", *words, stdin=as_list(manifest[::-1])).splitlines()
     except subprocess.CalledProcessError as error:
@@ -379,14 +379,30 @@ def remove(name: str, deadline: float) -> tuple[list[str], list[str]]:
     start = time.monotonic()
     manifest = applied(name)
     done = delete(manifest) if manifest else []
-    left = remains(manifest)
+    dismiss(name)
+    left = remains(manifest) + pods(name)
     while left and time.monotonic() - start < deadline:
         time.sleep(INTERVAL_SECONDS)
-        left = remains(manifest)
+        left = remains(manifest) + pods(name)
     if not left:
         record(name, None)
         forget(f"{KEPT}{name}")
     return done, [line for thing in left for line in hanging(thing)]
+
+
+def dismiss(name: str) -> None:
+    """Delete what the workloads of an add-on have made, once these are no more.
+
+    The garbage collector would, but it stands still for up to a minute whenever an API comes or
+    goes (https://github.com/kubernetes/kubernetes/issues/101078), as add-ons make them do.
+    """
+    chosen = ("--all-namespaces", f"--selector={LABEL}={name}")
+    kubectl("delete", "replicasets,pods", *chosen, "--wait=false")
+
+
+def pods(name: str) -> list[Json]:
+    """Return the pods of an add-on: until they are gone they hold ports and files."""
+    return get("pods", "--all-namespaces", f"--selector={LABEL}={name}")
 
 
 def remains(manifest: list[Json]) -> list[Json]:

@@ -1,0 +1,6 @@
+{{- define "standin.labels" -}}
+app: rancher
+chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+heritage: {{ .Release.Service }}
+release: {{ .Release.Name }}
+{{- end }}
