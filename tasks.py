@@ -6,7 +6,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import task
 
-from labwright import cli, cli_bundle, selftest
+from labwright import cli, cli_bundle, cli_doctor, selftest
 
 LAB = {
     "lab": "a lab's name, or the path of its lab.yaml (default: lab.yaml here)",
@@ -113,10 +113,25 @@ def destroy(_c: Context, lab: str = "", yes: bool = False, verbose: bool = False
     cli.destroy(lab, yes=yes, verbose=verbose)
 
 
-@task(help={"lab": LAB["lab"]})
-def doctor(_c: Context, lab: str = "") -> None:
-    """Say what this host has, and what stands in the way of a lab."""
-    cli.doctor(lab)
+@task(
+    help={
+        "lab": LAB["lab"],
+        "json": "print JSON (docs/doctor.md)",
+        "fix": "mend what is safe, after showing the commands and asking",
+        "yes": "do not ask",
+    }
+)
+def doctor(
+    _c: Context, lab: str = "", json: bool = False, fix: bool = False, yes: bool = False
+) -> None:
+    """Say what this host has, and what keeps each provider from working on it."""
+    cli_doctor.doctor(lab, as_data=json, fix=fix, yes=yes)
+
+
+@task(help={"lab": LAB["lab"], "to": "a folder, or the .tar.gz to be (default: here)"})
+def support(_c: Context, lab: str = "", to: str = "") -> None:
+    """Pack journal, facts, plan and logs of a lab into one archive, secrets taken out."""
+    cli_doctor.support(lab, to)
 
 
 @task(
@@ -162,7 +177,8 @@ def serve(_c: Context, bundle: str, address: str, port: int = 8751) -> None:
 
 lab_tasks = Collection(
     "lab",
-    *(up, plan, status, addons, rancher, verify, ssh, kubeconfig, down, destroy, doctor),
+    *(up, plan, status, addons, rancher, verify, ssh, kubeconfig, down, destroy),
+    *(doctor, support),
     *(versions, lock, diff),
 )
 bundle_tasks = Collection("bundle", make, verify_bundle, show, serve)

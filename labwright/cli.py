@@ -13,11 +13,11 @@ from typing import NoReturn
 
 from invoke.exceptions import Exit
 
-from labwright import __version__, catalog
+from labwright import __version__, catalog, known
 from labwright.console import Console
-from labwright.errors import INTERRUPTED, HostError, LabError, errors
+from labwright.errors import INTERRUPTED, LabError
 from labwright.lab import Lab, Options
-from labwright.model import HostFacts, Plan
+from labwright.model import Plan
 from labwright.tools import nodes, workdir
 
 # Versions of a component that a table shows; `lab.lock --upgrade` and the catalog know all.
@@ -214,18 +214,6 @@ def _expression(parts: Mapping[str, str]) -> str:
     return " and ".join(f"{name} {expression}" for name, expression in parts.items())
 
 
-def doctor(lab: str) -> None:
-    """Print what was measured and what it means; end with 3 when the lab cannot come up here."""
-    with session(Options(lab=lab)) as (it, console):
-        facts, findings = it.doctor()
-        console.rows(_facts(facts))
-        for finding in findings:
-            console.finding(finding)
-        if errors(findings):
-            end(HostError.exit_code)
-        console.print("this host can bring the lab up")
-
-
 @contextmanager
 def session(given: Options) -> Iterator[tuple[Lab, Console]]:
     """Give a lab and its console; a LabError is printed and becomes its exit code."""
@@ -244,6 +232,7 @@ def printing(verbose: bool = False) -> Iterator[Console]:
     try:
         yield console
     except LabError as error:
+        known.explain(error)
         console.error(error)
         end(error.exit_code)
     except KeyboardInterrupt:
@@ -282,19 +271,3 @@ def _made(it: Lab, made: Plan, console: Console, seconds: float) -> None:
         f"  ./invokew lab.destroy{flag}              # remove it all",
     ):
         console.print(line)
-
-
-def _facts(facts: HostFacts) -> list[tuple[str, str]]:
-    docker = f"API {facts.docker_api}" if facts.docker_api else f"no: {facts.docker_why}"
-    return [
-        ("system", f"{facts.os} {facts.os_version}, kernel {facts.kernel}, {facts.arch}"),
-        ("size", f"{facts.cpus} CPUs, {facts.memory} MiB, {facts.disk_free} MiB free on disk"),
-        ("programs", ", ".join(f"{name} ({tool.path})" for name, tool in facts.tools.items())),
-        ("Docker", docker),
-        ("cgroups", f"version {facts.cgroup}"),
-        ("KVM", "opens" if facts.kvm else "no"),
-        ("VirtualBox driver", "loaded" if facts.vboxdrv else "no"),
-        ("networks in use", ", ".join(f"{n.network} ({n.owner})" for n in facts.networks)),
-        ("name servers", ", ".join(map(str, facts.nameservers)) or "none"),
-        *((f"vendor {name}", answer) for name, answer in facts.upstream.items()),
-    ]

@@ -58,6 +58,9 @@ SECRETS: tuple[re.Pattern[str], ...] = (
     re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL),
     re.compile(r"(?i)(client-key-data[\"']?\s*[:=]\s*)[^\s,}]+"),
     re.compile(r"(?i)(?<=\bbearer )\S+"),
+    re.compile(r"(?i)(?<=\bbasic )[A-Za-z0-9+/]{8,}={0,2}"),
+    re.compile(r"(?i)(--(?:password|token)[= ])\S+"),
+    re.compile(r"(?i)(\bauth[\"']?\s*[:=]\s*[\"'])[A-Za-z0-9+/]{8,}={0,2}"),
     re.compile(r"(?i)((?:password|\btoken)[\"']?\s*[:=]\s*)[^\s,}]+"),
     re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"),  # user:password of an URL
 )

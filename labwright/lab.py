@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from labwright import __version__, addons, catalog, kubeconfig, lock, render, sp
 from labwright.errors import INTERRUPTED, Finding, HostError, LabError, SpecError
 from labwright.events import Event, Journal, Sink, nowhere, tee
 from labwright.locate import lock_of, name_of, read_lock, read_plan, read_spec
-from labwright.model import HostFacts, Node, Plan
-from labwright.phases import preflight, rancher
+from labwright.model import Node, Plan
+from labwright.phases import diagnosis, preflight, rancher, support
 from labwright.phases.bake import Bake
 from labwright.phases.base import Phase, Run, Tools, run_all
 from labwright.phases.boot import Boot
@@ -29,7 +29,6 @@ from labwright.phases.render_files import RenderFiles, WriteLock
 from labwright.phases.retire import ADMIN, Retire
 from labwright.phases.teardown import Destroy, Halt
 from labwright.phases.verify import Verify
-from labwright.providers import PROVIDERS
 from labwright.tools import nodes, workdir
 from labwright.tools.docker import Docker
 from labwright.tools.shell import Shell
@@ -155,23 +154,22 @@ class Lab:
         except LabError:
             return nodes.load(self.workdir.path / nodes.RECORD)
 
-    def doctor(self) -> tuple[HostFacts, list[Finding]]:
-        """Measure the host and give what stands in the way of each provider and of this lab."""
-        run = self._wanted()
-        facts = preflight.measure(self.tools, run.spec)
-        # What rules out a provider that is not chosen is worth knowing and stops nothing.
-        found = [
-            replace(finding, level="note")
-            for provider in PROVIDERS.values()
-            for finding in provider.probe(facts)
-        ]
+    def doctor(self) -> diagnosis.Diagnosis:
+        """Measure the host, judge each provider, and say what this lab would meet here."""
         try:
-            made = preflight.make(run, facts, preflight.peek_bundle(run))
-        except LabError as error:
-            return facts, [*found, *error.findings]
-        sentences = preflight.lacking(made, facts, self.tools).sentences()
-        todo = [Finding("host.lacking", "note", f"lab.up will {words}") for words in sentences]
-        return facts, [*found, *made.warnings, *todo]
+            run = self._wanted()
+        except SpecError as error:
+            # A host can be looked at whatever is wrong with lab.yaml.
+            return diagnosis.of_host(self.tools, error.findings)
+        return diagnosis.diagnose(run)
+
+    def support(self, target: Path) -> tuple[Path, list[str]]:
+        """Pack what others need to see of this lab, secrets taken out; give what is inside.
+
+        ``target`` is a folder or the archive to be.
+        """
+        checkup = diagnosis.of_host(self.tools).checkup
+        return support.pack(self._run(), checkup, support.archive(target, self.name))
 
     def status(self) -> dict[str, Any]:
         """Give the lab's state as JSON-like data: ``nodes`` by name, and the first ``problem``."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from labwright import known
 from labwright.errors import Finding, LabError
 from labwright.events import Event, Sink
 from labwright.lock import Locked
@@ -149,6 +150,7 @@ def _run_one(phase: Phase, run: Run, step: int, steps: int) -> None:
             return
         phase.execute(run)
     except LabError as error:
+        known.explain(error)
         seconds = time.monotonic() - start
         run.tell(event("failed", title, seconds=seconds, data={"details": list(error.details)}))
         raise

@@ -23,7 +23,10 @@ DENIED = "permission denied"
 
 def denied(why: str) -> Finding:
     """Say that Docker runs and does not let this user in."""
-    fix = "sudo usermod -aG docker $USER, then log in again"
+    fix = (
+        "run as root; or, knowing that members of the group docker are as good as root: "
+        "sudo usermod -aG docker $USER, then log in again"
+    )
     return Finding("host.docker.denied", "error", "this user may not use Docker", why, fix)
 
 

@@ -66,7 +66,7 @@ def go_modules(shell: Shell, module: str) -> bool | None:
 
     ``module`` is ``path@version``. The proxy is whichever Go is set up to use.
     """
-    go = _which("go") or shutil.which("go", path="/usr/lib/go-1.19/bin")
+    go = which("go") or shutil.which("go", path="/usr/lib/go-1.19/bin")
     if go is None:
         return None
     # With a module cache of its own: what a user's cache remembers says nothing of the proxy.
@@ -92,16 +92,16 @@ def mounts_nfs(root: Path) -> bool:
 
 def _tools(shell: Shell) -> dict[str, Tool]:
     """Find programs; versions only where VirtualBox is: Vagrant takes half a second to say its."""
-    found = {name: Tool(path) for name in TOOLS if (path := _which(name))}
+    found = {name: Tool(path) for name in TOOLS if (path := which(name))}
     if "VBoxManage" in found:
         with concurrent.futures.ThreadPoolExecutor() as pool:
             asked = [name for name in ("VBoxManage", "vagrant") if name in found]
-            said = pool.map(lambda name: _version(shell, found[name].path), asked)
+            said = pool.map(lambda name: version(shell, found[name].path), asked)
             found |= {n: Tool(found[n].path, v) for n, v in zip(asked, said, strict=True)}
     return found
 
 
-def _version(shell: Shell, program: str) -> str:
+def version(shell: Shell, program: str) -> str:
     """Give the number in a program's ``--version``; Debian's VBoxManage warns before it."""
     try:
         out = shell.run([program, "--version"], check=False, timeout=10).out
@@ -111,7 +111,8 @@ def _version(shell: Shell, program: str) -> str:
     return str(numbers[-1]) if numbers else ""
 
 
-def _which(name: str) -> str | None:
+def which(name: str) -> str | None:
+    """Find a program, also where only root's PATH looks."""
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/local/sbin")
 
 
@@ -165,7 +166,7 @@ def _networks(shell: Shell, docker: Docker) -> tuple[HostNetwork, ...]:
         for name, subnet in docker.networks():
             owners[subnet] = name
             found.append(HostNetwork(IPv4Network(subnet), name))
-    if ip := _which("ip"):
+    if ip := which("ip"):
         routes = shell.run([ip, "-j", "-4", "route", "show", "table", "all"], check=False).out
         for route in json.loads(routes or "[]"):
             network = _network(route.get("dst", ""))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from labwright.tools.host import CAPS, _version, caps_of, mounts_nfs
+from labwright.tools import host
+from labwright.tools.host import CAPS, caps_of, mounts_nfs
 from labwright.tools.shell import Shell
 
 
@@ -84,4 +85,4 @@ def test_a_program_says_its_version(tmp_path: Path, said: str, version: str) -> 
     program = tmp_path / "program"
     program.write_text(f"#!/bin/sh\ncat <<'END'\n{said}\nEND\n")
     program.chmod(0o755)
-    assert _version(Shell(), str(program)) == version
+    assert host.version(Shell(), str(program)) == version

@@ -15,11 +15,11 @@ PACKAGE = ROOT / "labwright"
 # Lowest first: a module imports only from layers below its own, or from its own folder's base.
 LAYERS = (
     {"errors"},
-    {"events", "model"},
+    {"events", "known", "model"},
     {"authority", "bundle", "catalog", "keys", "oci"},
     {"lock", "solver", "spec"},
     {"providers", "supplies"},
-    {"addresses", "software"},
+    {"addresses", "doctor", "software"},
     {"plan"},
     {"render", "tools"},
     {"addons", "kubeconfig", "locate"},
@@ -28,7 +28,7 @@ LAYERS = (
     {"lab"},
     {"console"},
     {"cli", "selftest"},
-    {"cli_bundle"},
+    {"cli_bundle", "cli_doctor"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
