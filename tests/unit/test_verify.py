@@ -43,7 +43,7 @@ def checks(tmp_path_factory: pytest.TempPathFactory) -> list[Check]:
     report = folder / "report.xml"
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", f"--junit-xml={report}"]
     # No plugin of the developers' own: they are slow to load, and verify has none.
-    shell = Shell({"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
+    shell = Shell({"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""})
     shell.run([sys.executable, *words, str(folder)], cwd=folder, check=False)
     return list(read(report))
 
