@@ -246,7 +246,9 @@ def end(code: int) -> NoReturn:
 
 
 def _choices(made: Plan, console: Console) -> None:
-    console.print(f"lab {made.name}: {len(made.nodes)} nodes")
+    console.print(
+        f"lab {made.name}: {len(made.nodes)} {'node' if len(made.nodes) == 1 else 'nodes'}"
+    )
     if made.wanted.images and made.pins is None:
         console.print("  digests: not asked yet; lab.up or lab.lock asks and writes lab.lock")
     console.rows([f"  {c.what}", c.chosen, c.why] for c in made.choices)

@@ -13,6 +13,8 @@ from labwright.tools.vagrant import Vagrant
 
 ADMIN = "--kubeconfig /etc/kubernetes/admin.conf"
 DRAIN_DEADLINE = 60
+# Add-ons that hold what only users have: the roles take it away with them.
+HOLDERS = {"registry": "all images in it", "rancher": "all that was set up in it"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,26 +34,39 @@ class Retire:
         if made is None:
             return "there is none yet"
         refuse_changes(made, run.plan)
-        return None if leftover(made, run.plan) else "no node has to go"
+        return None if leftover(made, run.plan) or lost(made, run.plan) else "no node has to go"
 
     def outline(self, run: Run) -> list[str]:
         """Name what would go."""
         made = _made(run)
-        return [f"{_way(made, name)} {name}" for name in leftover(made, run.plan)]
+        nodes = [f"{_way(made, name)} {name}" for name in leftover(made, run.plan)]
+        return [*nodes, *(_removal(name) for name in lost(made, run.plan))]
 
     def execute(self, run: Run) -> None:
-        """Drain each node, take it out of the cluster, destroy its machine. Raises BootError."""
+        """Drain each node, take it out of the cluster, destroy its machine.
+
+        Add-ons with users' data are only asked for here; their roles remove them. Raises BootError,
+        HostError.
+        """
         made = _made(run)
         if made is None:
             return
-        gone = leftover(made, run.plan)
-        ways = dict.fromkeys(_way(made, name) for name in gone)
-        todo = [f"{_way(made, n)} {n}" for n in gone] if len(ways) > 1 else ways
-        question = f"lab.yaml has no {', '.join(gone)} any more: {', '.join(todo)}?"
+        gone, data = leftover(made, run.plan), lost(made, run.plan)
+        ways = list(dict.fromkeys(_way(made, name) for name in gone))
+        nodes = [f"{_way(made, n)} {n}" for n in gone] if len(ways) > 1 or data else ways
+        todo = [*nodes, *map(_removal, data)]
+        question = f"lab.yaml has no {', '.join([*gone, *data])} any more: {', '.join(todo)}?"
         if not run.consent(question):
-            what = f"{', '.join(gone)} would be destroyed, with what is on its disk"
+            whats = (
+                [f"{', '.join(gone)} would be destroyed, with what is on its disk"] if gone else []
+            )
+            whats += [f"{name} would go, and with it {HOLDERS[name]}" for name in data]
             fix = "answer yes, give --yes, or put what is missing back into lab.yaml"
-            raise HostError(Finding("host.no-consent", "error", what, "not confirmed", fix))
+            found = [Finding("host.no-consent", "error", w, "not confirmed", fix) for w in whats]
+            raise HostError(found)
+        if not gone:
+            run.conclude(f"{', '.join(data)} will go")
+            return
         ssh = Ssh(run.tools.shell, run.workdir.ssh_config)
         for name in [node.name for node in made.cluster if node.name in gone]:
             run.say(f"drain {name}")
@@ -86,6 +101,16 @@ def leftover(made: Plan | None, wanted: Plan) -> list[str]:
     """Give the nodes that were made and are planned no more."""
     names = {node.name for node in wanted.nodes}
     return [node.name for node in made.nodes if node.name not in names] if made else []
+
+
+def lost(made: Plan | None, wanted: Plan) -> list[str]:
+    """Give the add-ons with users' data that the lab has and the plan does not."""
+    here = made.addons if made else ()
+    return [name for name in HOLDERS if name in here and name not in wanted.addons]
+
+
+def _removal(name: str) -> str:
+    return f"remove {name} and {HOLDERS[name]}"
 
 
 def _way(made: Plan | None, name: str) -> str:

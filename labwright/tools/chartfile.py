@@ -26,7 +26,7 @@ def read(path: Path, where: str) -> Chart:
     try:
         archive = packed(path)
         about = _about(archive)
-    except (OSError, tarfile.TarError, EOFError, yaml.YAMLError, KeyError) as error:
+    except (OSError, tarfile.TarError, EOFError, yaml.YAMLError, KeyError, ValueError) as error:
         raise SpecError(_no_chart(path, where, str(error))) from error
     chart = Chart(
         path=str(path),
@@ -70,11 +70,11 @@ def _about(archive: bytes) -> Mapping[str, Any]:
         file = tar.extractfile(names[0]) if names else None
         about = yaml.safe_load(file.read()) if file else None
     if not isinstance(about, dict):
-        raise KeyError("there is no Chart.yaml in it")
+        raise ValueError("there is no Chart.yaml in it")
     return about
 
 
 def _no_chart(path: Path, where: str, why: str) -> Finding:
     what = f"{path} is not a Helm chart" if path.exists() else f"there is no {path}"
     fix = "name a chart's folder, or its .tgz as `helm package` makes it"
-    return Finding("spec.no-chart", "error", what, why.strip("'\""), fix, where)
+    return Finding("spec.no-chart", "error", what, why, fix, where)

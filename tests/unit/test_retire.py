@@ -91,6 +91,35 @@ def test_both_ways_are_in_one_question(tmp_path: Path) -> None:
     ]
 
 
+def test_what_users_put_into_an_addon_does_not_go_without_consent(tmp_path: Path) -> None:
+    run, asked = again(tmp_path, planned({"workers": 2}))
+    save_plan(run.workdir, planned({"addons": ["dns", "registry", "traefik"]}))
+    assert Retire().outline(run) == ["remove registry and all images in it"]
+    with pytest.raises(HostError) as caught:
+        run_all([Retire()], run)
+    assert [f.what for f in caught.value.findings] == [
+        "registry would go, and with it all images in it"
+    ]
+    assert asked == ["lab.yaml has no registry any more: remove registry and all images in it?"]
+
+
+def test_nodes_and_addons_that_would_go_are_in_one_question(tmp_path: Path) -> None:
+    run, asked = again(tmp_path, planned({"workers": 1}))
+    save_plan(run.workdir, planned({"addons": ["dns", "registry"]}))
+    with pytest.raises(HostError):
+        run_all([Retire()], run)
+    todo = "drain, delete and destroy w2, remove registry and all images in it"
+    assert asked == [f"lab.yaml has no w2, registry any more: {todo}?"]
+
+
+def test_an_addon_that_is_agreed_to_go_keeps_every_machine(tmp_path: Path) -> None:
+    run, _ = again(tmp_path, planned({"workers": 2}), answer=True)
+    save_plan(run.workdir, planned({"addons": ["dns", "registry"]}))
+    run_all([Retire()], run)
+    assert run.summary["retire"] == "registry will go"
+    assert (run.workdir.path / "Vagrantfile").read_text() == "# with w1 and w2"
+
+
 def test_a_first_up_retires_nothing(tmp_path: Path) -> None:
     assert Retire().skip(run_of(tmp_path, planned())) == "there is none yet"
     assert leftover(None, planned()) == []
