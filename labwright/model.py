@@ -407,12 +407,12 @@ class Plan:
     @property
     def control_planes(self) -> tuple[Node, ...]:
         """The control plane nodes, first to last."""
-        return tuple(n for n in self.nodes if n.role == "control_plane")
+        return self.having("control_plane")
 
     @property
     def workers(self) -> tuple[Node, ...]:
         """The worker nodes, first to last."""
-        return tuple(n for n in self.nodes if n.role == "worker")
+        return self.having("worker")
 
     @property
     def cluster(self) -> tuple[Node, ...]:

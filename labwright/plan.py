@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Interface
+from typing import TypeVar
 
 from labwright import addresses, keys
 from labwright.catalog import Catalog, Guest, kubeadm_api, minor
@@ -17,6 +18,7 @@ from labwright.model import (
     HostFacts,
     Node,
     NodeFacts,
+    NodeSpec,
     Pins,
     Plan,
     Rancher,
@@ -32,6 +34,7 @@ from labwright.supplies.base import ROLE_ARTIFACTS, charts
 
 # MiB on one node, for Rancher with its webhook and Fleet beside what a node runs anyway.
 RANCHER_MEMORY = 4096
+_AnyNode = TypeVar("_AnyNode", Node, NodeSpec)
 
 
 def build(given: Inputs) -> Plan:
@@ -51,6 +54,7 @@ def build(given: Inputs) -> Plan:
         strict=provider.caps.only_subnets,
     )
     nodes = tuple(_nodes(spec, place))
+    facts = provider.node_facts(host)
     return Plan(
         name=spec.name,
         provider=provider.name,
@@ -66,7 +70,7 @@ def build(given: Inputs) -> Plan:
         dns_service=spec.services.network_address + 10,
         containers=addresses.containers(spec, place.subnet),
         nodes=nodes,
-        facts=provider.node_facts(host),
+        facts=facts,
         schedule_on_control_planes=spec.schedule_on_control_planes,
         addons=software.addons,
         nameservers=host.nameservers,
@@ -81,7 +85,7 @@ def build(given: Inputs) -> Plan:
         warnings=(
             *(*software.warnings, *place.warnings),
             *(*_tight(spec, host), *_too_small(spec, software)),
-            *_unmountable(spec, provider.node_facts(host)),
+            *_unmountable(spec, facts),
         ),
         wanted=software.wanted,
         bundle=given.bundled.folder if given.bundled else "",
@@ -162,13 +166,17 @@ def _rancher_host(spec: Spec) -> str:
 def _services(
     spec: Spec, catalog: Catalog, addons: Iterable[str], nodes: Sequence[Node]
 ) -> Iterable[Service]:
-    first = nodes[0]
-    takes_pods = [n for n in nodes if n.role == "worker"] or [first]
     for name in addons:
         if host := catalog.addons[name].host:
-            node = takes_pods[0] if catalog.addons[name].at == "ingress" else first
+            takers = _taking_pods(nodes) if catalog.addons[name].at == "ingress" else nodes
+            node = takers[0]
             full = _rancher_host(spec) if name == "rancher" else f"{host}.{domain(spec.name)}"
             yield Service(name, full, node.address.ip)
+
+
+def _taking_pods(nodes: Sequence[_AnyNode]) -> Sequence[_AnyNode]:
+    """Give the nodes that ordinary pods run on: the workers, or the control plane without any."""
+    return [n for n in nodes if n.role == "worker"] or nodes[:1]
 
 
 def _mac(lab: str, node: str) -> str:
@@ -227,10 +235,9 @@ def _unmountable(spec: Spec, facts: NodeFacts) -> Iterable[Finding]:
 
 def _too_small(spec: Spec, software: Software) -> Iterable[Finding]:
     """Warn where Rancher itself, and not something in its place, would find no room."""
-    workers = [n for n in spec.nodes if n.role == "worker"] or [spec.nodes[0]]
-    largest = max(workers, key=lambda node: node.size.memory)
     if "rancher" not in software.addons or minor(software.versions["rancher"]) < (2, 0):
         return
+    largest = max(_taking_pods(spec.nodes), key=lambda node: node.size.memory)
     if largest.size.memory < RANCHER_MEMORY:
         yield Finding(
             "host.rancher-memory",

@@ -49,7 +49,6 @@ class VirtualBox:
             cgroup_driver="systemd",
             restrict_oom_score_adj=False,
             conntrack_tunable=True,
-            nfs=True,
         )
 
     def node_args(self, host: HostFacts) -> tuple[str, ...]:
