@@ -287,7 +287,8 @@ class SigningKey:
 
     def __exit__(self, *_exc: object) -> None:
         run("gpgconf", "--homedir", self.home, "--kill", "all")
-        shutil.rmtree(self.home)
+        # The agent takes its sockets away as it ends, which is after gpgconf has come back.
+        shutil.rmtree(self.home, ignore_errors=True)
 
     def gpg(self, *words: str | Path) -> str:
         base = ("gpg", "--homedir", self.home, "--batch", "--yes", "--pinentry-mode", "loopback")
