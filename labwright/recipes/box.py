@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import tarfile
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -33,6 +34,8 @@ GRUB_MODULES = ("biosdisk", "part_msdos", "ext2", "search", "search_label", "con
 LABEL = "labwright-root"
 # Code in the first sector ends where the partition table begins.
 BOOT_CODE = 440
+# Where a VMDK's header says at which sector its description is, and how many it has.
+VMDK_DESCRIPTOR = 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +176,17 @@ def _virtualbox(job: Job, disk: Path, size: int) -> Mapping[str, Path | bytes]:
 
 
 def _settle_vmdk(image: Path, own: uuid.UUID) -> None:
-    """Put a content id of our own in the place of a random one (qemu's block/vmdk.c)."""
+    """Put a content id of our own in the place of a random one (qemu's block/vmdk.c).
+
+    A number of fewer digits makes the text shorter, so all of its room is written.
+    """
     with image.open("r+b") as file:
-        head = file.read(64 * 1024)
-        file.seek(0)
-        file.write(re.sub(rb"\bCID=[0-9a-f]{8}", b"CID=" + own.hex[:8].encode(), head, count=1))
+        start, room = struct.unpack_from("<QQ", file.read(SECTOR), VMDK_DESCRIPTOR)
+        file.seek(start * SECTOR)
+        text = file.read(room * SECTOR).rstrip(b"\0")
+        settled = re.sub(rb"(?m)^CID=[0-9a-f]+$", b"CID=" + own.hex[:8].encode(), text)
+        file.seek(start * SECTOR)
+        file.write(settled.ljust(room * SECTOR, b"\0"))
 
 
 FORMS: Mapping[str, _Form] = MappingProxyType(
