@@ -182,6 +182,8 @@ PROVIDER = "libvirt, virtualbox, docker (an image to load), or all"
     help={
         "provider": PROVIDER,
         "guest": "debian-12 or debian-13",
+        "baked": "with what this lab is made of inside: packages and images; needs Docker",
+        "lab": LAB["lab"],
         "to": "copy it into this folder, with a catalogue that Vagrant reads",
         "url": "where that folder will be served (default: the folder itself)",
         "yes": LAB["yes"],
@@ -192,13 +194,15 @@ def build(
     _c: Context,
     provider: str = "all",
     guest: str = "debian-12",
+    baked: bool = False,
+    lab: str = "",
     to: str = "",
     url: str = "",
     yes: bool = False,
     verbose: bool = False,
 ) -> None:
     """Build Vagrant boxes of our own, from the distribution's archive alone."""
-    cli_box.build(provider, guest, to=to, url=url, yes=yes, verbose=verbose)
+    cli_box.build(provider, guest, lab=lab, baked=baked, to=to, url=url, yes=yes, verbose=verbose)
 
 
 @task(

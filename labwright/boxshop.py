@@ -16,9 +16,12 @@ from labwright.catalog import Guest
 from labwright.errors import Finding, HostError, SpecError, errors
 from labwright.events import Event
 from labwright.lab import Lab, Options
-from labwright.model import Artifact
+from labwright.locate import lock_of, read_lock, read_spec
+from labwright.model import Artifact, HostFacts, Tool
+from labwright.phases.bake_machine import bake_machine, identity
 from labwright.phases.base import Run
-from labwright.phases.preflight import with_host_packages
+from labwright.phases.fetch import Fetch
+from labwright.phases.preflight import resolved, to_build, with_host_packages
 from labwright.recipes import Job
 from labwright.recipes import build as make
 from labwright.supplies.base import OWN_BOXES, not_buildable, own_box, own_image
@@ -70,6 +73,32 @@ class Shop:
         for artifact in lacking:
             self._make(artifact, places)
         return [self._made(known, p, places[f"box-{p}"]) for p in providers]
+
+    def bake(self, providers: Sequence[str]) -> list[Made]:
+        """Build boxes of what this lab is made of: packages and images are inside.
+
+        Raises LabError: Docker does not run, or what the lab needs cannot be had.
+        """
+        made = []
+        for provider in OWN_BOXES:
+            if provider in providers:
+                run = replace(self.run)
+                asked = read_spec(self.options.root, self.options.lab)
+                run.wanted = replace(asked, provider=provider, box=None)
+                run.lock_file = lock_of(self.options.root, asked)
+                run.locked = read_lock(run.lock_file)
+                plan = resolved(run, _able(host.facts(run.tools.shell)))
+                with_host_packages(run, to_build(plan, run.tools))
+                run.settle(plan)
+                Fetch().execute(run)
+                path = bake_machine(run)
+                name, version = f"{OWNER}/lab-{plan.name}", own_version(identity(run))
+                made.append(Made(name, version, provider, path, boxes.digest(path)))
+        if not made:
+            what = "containers as nodes start from an image that lab.up bakes"
+            fix = f"--provider={','.join(OWN_BOXES)}"
+            raise SpecError(Finding("spec.nothing-to-bake", "error", what, fix=fix))
+        return made
 
     def hand_on(self, made: Iterable[Made], folder: Path, url: str = "") -> list[Path]:
         """Copy boxes into a folder, with a catalogue that Vagrant reads; give what was written.
@@ -236,6 +265,22 @@ class Shop:
 
     def _tool(self, line: str) -> None:
         self.options.sink(Event("tool", line))
+
+
+def _able(facts: HostFacts) -> HostFacts:
+    """Take a host for one that runs any provider and has no box: where a box is built for others.
+
+    What a box is made of does not depend on which machines this computer can start.
+    """
+    tools = {name: Tool("") for name in ("VBoxManage", "virsh")}
+    return replace(
+        facts,
+        vboxdrv=True,
+        kvm=True,
+        tools={**facts.tools, **tools},
+        boxes=(),
+        box_sources={"": "was not asked, as a box is built"},
+    )
 
 
 def _artifacts(guest: Guest, provider: str) -> tuple[Artifact, ...]:

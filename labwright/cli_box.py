@@ -16,10 +16,21 @@ from labwright.tools.boxes import Entry
 DAY = 86400
 
 
-def build(provider: str, guest: str, *, to: str, url: str, yes: bool, verbose: bool) -> None:
+def build(
+    provider: str,
+    guest: str,
+    *,
+    lab: str,
+    baked: bool,
+    to: str,
+    url: str,
+    yes: bool,
+    verbose: bool,
+) -> None:
     """Build boxes and say where they are."""
-    with _shop(yes=yes, verbose=verbose) as (shop, console):
-        made = shop.build(FORMS if provider == "all" else provider.split(","), guest)
+    with _shop(lab=lab, yes=yes, verbose=verbose) as (shop, console):
+        providers = FORMS if provider == "all" else provider.split(",")
+        made = shop.bake(providers) if baked else shop.build(providers, guest)
         for one in made:
             size = one.path.stat().st_size / 1e6
             console.print(f"{one.provider}: {one.name} {one.version}, {size:.0f} MB")
@@ -69,6 +80,9 @@ def _row(entry: Entry, labs: list[str], now: float) -> list[str]:
 
 
 @contextmanager
-def _shop(*, yes: bool = False, verbose: bool = False) -> Iterator[tuple[Shop, Console]]:
+def _shop(
+    *, lab: str = "", yes: bool = False, verbose: bool = False
+) -> Iterator[tuple[Shop, Console]]:
     with printing(verbose) as console:
-        yield Shop(Options(yes=yes, verbose=verbose, sink=console, ask=console.ask)), console
+        given = Options(lab=lab, yes=yes, verbose=verbose, sink=console, ask=console.ask)
+        yield Shop(given), console
