@@ -29,7 +29,7 @@ from labwright.phases.render_files import RenderFiles, WriteLock
 from labwright.phases.retire import ADMIN, Retire
 from labwright.phases.teardown import Destroy, Halt
 from labwright.phases.verify import Verify
-from labwright.tools import nodes, workdir
+from labwright.tools import labs, nodes, workdir
 from labwright.tools.docker import Docker
 from labwright.tools.shell import Shell
 from labwright.tools.ssh import Ssh
@@ -37,7 +37,7 @@ from labwright.tools.store import Store
 from labwright.tools.workdir import Workdir
 
 UP: tuple[Phase, ...] = (
-    Preflight(),
+    Preflight(claims=True),
     Fetch(),
     Bake(),
     Retire(),
@@ -103,6 +103,7 @@ class Lab:
         self._phases("lab.destroy", (Destroy(),), run)
         # Holding a lab that never was has made its folder.
         self.workdir.remove()
+        labs.forget(self.workdir.path)
 
     def plan(self) -> tuple[Plan, list[tuple[str, list[str]]], dict[str, str]]:
         """Give the plan, each phase's outline and the rendered files; touch nothing."""

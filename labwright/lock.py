@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from ipaddress import IPv4Network
 from typing import Any
 
 import yaml
@@ -49,12 +50,14 @@ class Locked:
         """Component → version."""
         return _texts(self.content.get("versions"))
 
-    @property
-    def subnet(self) -> str | None:
-        """The network of the lab's own."""
-        network = self.content.get("network")
-        found = network.get("subnet") if isinstance(network, dict) else None
-        return str(found) if found else None
+    def network(self, name: str) -> IPv4Network | None:
+        """Give the lab's ``subnet``, ``pods`` or ``services``; ``None`` where it says none."""
+        networks = self.content.get("network")
+        found = networks.get(name) if isinstance(networks, dict) else None
+        try:
+            return IPv4Network(str(found)) if found else None
+        except ValueError:
+            return None
 
     def word(self, name: str) -> str:
         """Give a plain value: ``supply``, ``provider``, ``guest``; empty where it is not there."""

@@ -12,6 +12,17 @@ from labwright.errors import Finding
 Role = Literal["control_plane", "worker", "tools", "nas"]
 # The others stand beside the cluster: no kubelet runs there, and no pod.
 CLUSTER_ROLES: frozenset[Role] = frozenset({"control_plane", "worker"})
+# Who has which numbers of a lab's subnet, counted from its first address. No two share one:
+# `shared` is for an API address of several control planes.
+NUMBERS: Mapping[str, range] = {
+    "host": range(1, 2),
+    "shared": range(10, 11),
+    "control_plane": range(11, 21),
+    "worker": range(21, 101),
+    "tools": range(101, 111),
+    "nas": range(111, 121),
+    "load_balancer": range(200, 250),
+}
 ProviderName = Literal["virtualbox", "libvirt", "docker"]
 SupplyName = Literal["upstream", "packages", "bundle"]
 RancherTls = Literal["lab", "rancher"]
@@ -102,8 +113,8 @@ class Spec:
     guest: str | None
     mirrors: Mirrors
     subnet: IPv4Network | None
-    pods: IPv4Network
-    services: IPv4Network
+    pods: IPv4Network | None
+    services: IPv4Network | None
     nodes: tuple[NodeSpec, ...]
     schedule_on_control_planes: bool
     addons: tuple[str, ...]
@@ -125,11 +136,13 @@ class Tool:
 class HostNetwork:
     """An IPv4 network that the host already uses; ``owner`` says what uses it.
 
-    A Docker network of Vagrant's carries its name in ``owner``: ``docker:vagrant_network_…``.
+    A network with a name has it there, as in ``docker:labwright-lab``; ``device`` is the card that
+    the host has in it.
     """
 
     network: IPv4Network
     owner: str
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +163,10 @@ class HostFacts:
     ``go_modules`` is ``None`` where no Go is installed to ask with; ``upstream`` says for each of
     the vendors' repositories how it answered; ``boxes`` are in Vagrant's list, and
     ``box_sources`` says of a box's address whether it can be had there, of Vagrant's own
-    catalogue under an empty one.
+    catalogue under an empty one. ``permitted`` are the host-only ranges that
+    VirtualBox's networks.conf names, ``None`` where there is none; ``mtu`` is that of ``way_out``,
+    the card that packets for the internet take; ``listening`` are the TCP ports taken on any of
+    the host's addresses.
     """
 
     os_kind: str
@@ -177,6 +193,29 @@ class HostFacts:
     nfs: bool = True
     boxes: tuple[HadBox, ...] = ()
     box_sources: Mapping[str, str] = field(default_factory=dict)
+    permitted: tuple[IPv4Network, ...] | None = None
+    mtu: int = 1500
+    way_out: str = ""
+    listening: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a lab of this user takes of the computer: networks, ports of the host, MAC addresses.
+
+    ``folder`` is the lab's own, and tells labs of one name apart; ``ports`` and ``macs`` go by
+    node.
+    """
+
+    name: str
+    folder: str
+    subnet: IPv4Network
+    pods: IPv4Network
+    services: IPv4Network
+    containers: IPv4Network
+    ports: Mapping[str, int] = field(default_factory=dict)
+    macs: Mapping[str, str] = field(default_factory=dict)
+    node_image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +350,8 @@ class NodeFacts:
 class Node:
     """A planned node: its place on the lab's own network and its slice of the pod network.
 
-    A node beside the cluster has no pods.
+    A node beside the cluster has no pods. ``ssh_port`` is the port of the host's loopback that
+    leads to its sshd, 0 where the provider needs none.
     """
 
     name: str
@@ -320,6 +360,7 @@ class Node:
     address: IPv4Interface
     pods: IPv4Network | None
     mac: str
+    ssh_port: int = 0
 
     @property
     def in_cluster(self) -> bool:
@@ -370,7 +411,8 @@ class Plan:
     yet where that is ``None``. ``bundle`` is the folder of the bundle that the lab is made from,
     and ``origin`` the supply that its software came from first. ``containers`` is the range of
     what a tools node runs itself. ``services_at`` are the add-ons that have a name in the lab's
-    domain. ``own_box`` says that ``box`` is one that is built here.
+    domain. ``own_box`` says that ``box`` is one that is built here; ``mtu`` is the size of the
+    largest packet that pods send.
     """
 
     name: str
@@ -406,6 +448,7 @@ class Plan:
     rancher: Rancher | None = None
     services_at: tuple[Service, ...] = ()
     own_box: bool = False
+    mtu: int = 1500
 
     @property
     def domain(self) -> str:
@@ -415,8 +458,8 @@ class Plan:
     @property
     def load_balancer(self) -> tuple[IPv4Address, IPv4Address]:
         """The first and the last address that services of type LoadBalancer may have."""
-        start = self.subnet.network_address
-        return start + 200, start + 249
+        start, numbers = self.subnet.network_address, NUMBERS["load_balancer"]
+        return start + numbers[0], start + numbers[-1]
 
     @property
     def control_planes(self) -> tuple[Node, ...]:
@@ -436,6 +479,20 @@ class Plan:
     def having(self, role: Role) -> tuple[Node, ...]:
         """Give the nodes of a role, first to last."""
         return tuple(n for n in self.nodes if n.role == role)
+
+    def place(self, folder: str) -> Place:
+        """Give what the lab takes of this computer."""
+        return Place(
+            self.name,
+            folder,
+            self.subnet,
+            self.pods,
+            self.services,
+            self.containers,
+            {n.name: n.ssh_port for n in self.nodes if n.ssh_port},
+            {n.name: n.mac for n in self.nodes},
+            self.node_image,
+        )
 
     @property
     def endpoint(self) -> str:

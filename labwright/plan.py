@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Interface
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from labwright import addresses, keys
 from labwright.catalog import Catalog, kubeadm_api, minor
 from labwright.errors import Finding, HostError, errors
 from labwright.model import (
     CLUSTER_ROLES,
+    NUMBERS,
     Choice,
     HostFacts,
     Node,
@@ -44,15 +45,11 @@ def build(given: Inputs) -> Plan:
     spec, host = given.spec, given.host
     provider, provider_choice = _provider(spec, host, given.locked.word("provider"))
     software = choose(given, provider)
-    place = addresses.place(
-        spec,
-        host,
-        provider.caps.subnets,
-        given.locked.subnet,
-        owner=network_name(spec.name),
-        strict=provider.caps.only_subnets,
-    )
-    nodes = tuple(_nodes(spec, place))
+    ground = _ground(given, provider)
+    place = addresses.settle(ground)
+    ports, port_choices = _ports(given, provider)
+    mtu, mtu_choice = addresses.mtu(host)
+    nodes = tuple(_nodes(ground, place, ports))
     facts = provider.node_facts(host)
     return Plan(
         name=spec.name,
@@ -64,10 +61,10 @@ def build(given: Inputs) -> Plan:
         kubeadm_api=kubeadm_api(software.versions["kubernetes"]),
         subnet=place.subnet,
         host_address=place.subnet.network_address + 1,
-        pods=spec.pods,
-        services=spec.services,
-        dns_service=spec.services.network_address + 10,
-        containers=addresses.containers(spec, place.subnet),
+        pods=place.pods,
+        services=place.services,
+        dns_service=place.services.network_address + 10,
+        containers=place.containers,
         nodes=nodes,
         facts=facts,
         schedule_on_control_planes=spec.schedule_on_control_planes,
@@ -81,7 +78,10 @@ def build(given: Inputs) -> Plan:
         host_cpus=host.cpus,
         box=software.box,
         own_box=software.own_box,
-        choices=(provider_choice, *software.choices, place.choice),
+        choices=(
+            *(provider_choice, *software.choices, *place.choices),
+            *(*port_choices, mtu_choice),
+        ),
         warnings=(
             *(*software.warnings, *place.warnings),
             *(*_tight(spec, host), *_too_small(spec, software)),
@@ -91,6 +91,7 @@ def build(given: Inputs) -> Plan:
         bundle=given.bundled.folder if given.bundled else "",
         rancher=_rancher(given) if "rancher" in software.addons else None,
         services_at=tuple(_services(spec, given.catalog, software.addons, nodes)),
+        mtu=mtu,
     )
 
 
@@ -133,19 +134,53 @@ def _provider(spec: Spec, host: HostFacts, before: str) -> tuple[Provider, Choic
     raise HostError(found_all)
 
 
-def _nodes(spec: Spec, place: addresses.Place) -> Iterable[Node]:
-    slices = spec.pods.subnets(new_prefix=24)
-    seen: dict[Role, int] = {"control_plane": 10, "worker": 20, "tools": 100, "nas": 110}
+def _ground(given: Inputs, provider: Provider) -> addresses.Ground:
+    """Give the planner of addresses what it goes by."""
+    caps, conf = provider.caps, given.host.permitted
+    ranges = caps.subnets
+    if caps.only_subnets and conf is not None:
+        ranges = tuple(addresses.permitted(caps.subnets, conf))
+    return addresses.Ground(
+        spec=given.spec,
+        host=given.host,
+        permitted=ranges,
+        owner=network_name(given.spec.name),
+        strict=caps.only_subnets,
+        locked=given.locked,
+        labs=given.labs,
+        before=given.before,
+        made=given.made,
+        inside=caps.inside,
+    )
+
+
+def _ports(given: Inputs, provider: Provider) -> tuple[dict[str, int], list[Choice]]:
+    if not provider.caps.forwards:
+        return {}, []
+    names = [node.name for node in given.spec.nodes]
+    found, choice = addresses.ssh_ports(
+        names, given.host, given.labs, given.before, made=given.made
+    )
+    return found, [choice]
+
+
+def _nodes(
+    ground: addresses.Ground, place: addresses.Networks, ports: Mapping[str, int]
+) -> Iterable[Node]:
+    spec, start = ground.spec, place.subnet.network_address
+    slices = place.pods.subnets(new_prefix=24)
+    left = {role: iter(NUMBERS[role]) for role in get_args(Role)}
+    names = [node.name for node in spec.nodes]
+    macs = addresses.macs(spec.name, names, ground.labs, ground.before, ground.made)
     for wanted in spec.nodes:
-        seen[wanted.role] += 1
-        address = place.subnet.network_address + seen[wanted.role]
         yield Node(
             name=wanted.name,
             role=wanted.role,
             size=wanted.size,
-            address=IPv4Interface(f"{address}/{place.subnet.prefixlen}"),
+            address=IPv4Interface(f"{start + next(left[wanted.role])}/{place.subnet.prefixlen}"),
             pods=next(slices) if wanted.role in CLUSTER_ROLES else None,
-            mac=_mac(spec.name, wanted.name),
+            mac=macs[wanted.name],
+            ssh_port=ports.get(wanted.name, 0),
         )
 
 
@@ -172,12 +207,6 @@ def _services(
 def _taking_pods(nodes: Sequence[_AnyNode]) -> Sequence[_AnyNode]:
     """Give the nodes that ordinary pods run on: the workers, or the control plane without any."""
     return [n for n in nodes if n.role == "worker"] or nodes[:1]
-
-
-def _mac(lab: str, node: str) -> str:
-    """Derive a MAC address in VirtualBox's range, the same for a node whenever it is planned."""
-    digest = hashlib.sha256(f"{lab}/{node}".encode()).hexdigest()
-    return "08:00:27:" + ":".join(digest[i : i + 2] for i in (0, 2, 4))
 
 
 def _node_image(

@@ -11,6 +11,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from labwright import catalog, lock
+from labwright.addresses import SPARE_PORTS
 from labwright.lock import Stocked
 from labwright.model import AptSource, Machine, Node, Plan, Role
 from labwright.plan import network_name
@@ -49,7 +50,7 @@ def vagrantfile(plan: Plan) -> str:
     env.filters["ruby"] = ruby
     nodes = [{"node": n, **provider.vagrant(n, plan.host_cpus)} for n in plan.nodes]
     return env.get_template("Vagrantfile.j2").render(
-        plan=plan, nodes=nodes, network=network_name(plan.name)
+        plan=plan, nodes=nodes, network=network_name(plan.name), spare_ports=SPARE_PORTS
     )
 
 
@@ -70,6 +71,7 @@ def inventory(plan: Plan, stock: Stocked) -> str:
     shared = {
         **supply_facts(plan, stock, url),
         "lab_subnet": str(plan.subnet),
+        "lab_mtu": plan.mtu,
         "lab_pod_cidr": str(plan.pods),
         "lab_service_cidr": str(plan.services),
         "lab_dns_service_ip": str(plan.dns_service),

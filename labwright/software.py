@@ -11,7 +11,17 @@ from labwright.catalog import Catalog, Component, Constraint, Guest, Release, as
 from labwright.catalog.ranges import within
 from labwright.errors import Finding, HostError, LabError, SpecError, errors
 from labwright.lock import Locked
-from labwright.model import Artifact, Box, Chart, Choice, HostFacts, Spec, SupplyName, Wanted
+from labwright.model import (
+    Artifact,
+    Box,
+    Chart,
+    Choice,
+    HostFacts,
+    Place,
+    Spec,
+    SupplyName,
+    Wanted,
+)
 from labwright.providers.base import Provider
 from labwright.supplies import SUPPLIES
 from labwright.supplies.base import BY_CHART, OWN_BOXES, ROLE_ARTIFACTS, Chosen, Supply
@@ -40,6 +50,8 @@ class Inputs:
 
     ``roles_digest`` is the digest of what a node is baked with; ``locked`` is an earlier
     lab.lock, kept to where it is still possible; ``stored`` are the keys that the store has.
+    ``labs`` are the user's other labs, ``before`` what this one had when it was last planned, and
+    ``made`` whether it is there: what a machine or a cluster has from then on stays.
     """
 
     spec: Spec
@@ -50,6 +62,9 @@ class Inputs:
     stored: frozenset[str] = field(default_factory=frozenset)
     bundled: Bundled | None = None
     chart: Chart | None = None
+    labs: tuple[Place, ...] = ()
+    before: Place | None = None
+    made: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,4 +107,5 @@ def ensure_network(run: Run) -> None:
     plan = run.plan
     if PROVIDERS[plan.provider].caps.own_network:
         name, gateway = network_name(plan.name), str(plan.host_address)
-        run.tools.docker.ensure_network(name, run.workdir.path, str(plan.subnet), gateway)
+        folder, subnet = run.workdir.path, str(plan.subnet)
+        run.tools.docker.ensure_network(name, folder, subnet, gateway, plan.mtu)

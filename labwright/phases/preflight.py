@@ -20,7 +20,7 @@ from labwright.render import ROOT
 from labwright.software import Bundled, Inputs, built_key
 from labwright.supplies.base import OWN_BOXES, ROLE_ARTIFACTS
 from labwright.supplies.packages import FROM_GO
-from labwright.tools import apt, boxes, bundle_fetch, bundles, chartfile, host, workdir
+from labwright.tools import apt, boxes, bundle_fetch, bundles, chartfile, host, labs, workdir
 from labwright.tools.bundle_files import manifest_of
 from labwright.tools.docker import DENIED, denied
 from labwright.tools.download import Http
@@ -55,9 +55,14 @@ class Lacking:
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """Ends with a plan that this host can carry out."""
+    """Ends with a plan that this host can carry out.
+
+    One that ``claims`` has the plan's networks and ports written down, so that no other lab of
+    this user is planned with them.
+    """
 
     name: str = "preflight"
+    claims: bool = False
 
     def title(self, run: Run) -> str:
         """Say what is checked."""
@@ -90,8 +95,10 @@ class Preflight:
             facts = measure(run.tools, run.spec)
             made = make(run, facts, bundled)
         made = _pinned(run, made, facts)
-        refuse_drift(run, lock.content(made, Stocked()))
         _check_disk(made, facts, run.tools)
+        if self.claims:
+            made = claim(run, made, facts, bundled)
+        refuse_drift(run, lock.content(made, Stocked()))
         run.settle(made)
         for warning in made.warnings:
             run.finding(warning)
@@ -132,8 +139,26 @@ def _packaged(component: catalog.Component) -> str:
     return next(r.version for r in component.releases if "packages" in r.supplies)
 
 
+def claim(run: Run, made: Plan, facts: HostFacts, bundled: Bundled | None) -> Plan:
+    """Write down what the lab takes; give the plan, moved where another lab was a moment faster.
+
+    Planning takes its time, and the register is held for the last look alone. Raises HostError.
+    """
+    with labs.held():
+        again = make(run, facts, bundled)
+        if made.pins:
+            again = plan.pinned(again, made.pins, roles_digest(ROOT))
+        refuse_drift(run, lock.content(again, Stocked()))
+        labs.record(again.place(str(run.workdir.path)))
+    return again
+
+
 def make(run: Run, facts: HostFacts, bundled: Bundled | None = None) -> Plan:
     """Plan a lab on a measured host. Raises SpecError or HostError."""
+    own = str(run.workdir.path)
+    known = labs.known()
+    made = _made(run)
+    planned = next((place for place in known if place.folder == own), None)
     return plan.build(
         Inputs(
             spec=run.spec,
@@ -144,8 +169,19 @@ def make(run: Run, facts: HostFacts, bundled: Bundled | None = None) -> Plan:
             stored=frozenset(p.name for p in _entries(run.tools.store.root)),
             bundled=bundled,
             chart=_own_chart(run.spec),
+            labs=tuple(place for place in known if place.folder != own),
+            before=made.place(own) if made else planned,
+            made=made is not None,
         )
     )
+
+
+def _made(run: Run) -> Plan | None:
+    """Give the plan that the lab was made by, if it is there and of this version."""
+    try:
+        return read_plan(run.workdir)
+    except HostError:
+        return None
 
 
 def _own_chart(spec: Spec) -> Chart | None:
@@ -191,10 +227,8 @@ def open_bundle(run: Run) -> Bundled | None:
 
 
 def _made_from(run: Run) -> str:
-    try:
-        return read_plan(run.workdir).bundle
-    except HostError:
-        return ""
+    made = _made(run)
+    return made.bundle if made else ""
 
 
 def with_kept_pins(run: Run, made: Plan) -> Plan:

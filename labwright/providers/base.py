@@ -17,7 +17,9 @@ class Caps:
 
     ``subnets`` are the ranges that lab networks may lie in, the first choice first;
     ``only_subnets`` says that it refuses any other;
-    ``own_network`` says that Labwright makes the lab's network itself before Vagrant runs.
+    ``own_network`` says that Labwright makes the lab's network itself before Vagrant runs;
+    ``forwards`` that a port of the host leads to each node's sshd; ``inside`` are networks that
+    its machines are in besides, without the host's knowledge.
     """
 
     parallel_boot: bool
@@ -26,6 +28,8 @@ class Caps:
     own_network: bool
     only_subnets: bool
     subnets: tuple[IPv4Network, ...]
+    forwards: bool = False
+    inside: tuple[IPv4Network, ...] = ()
 
 
 class Provider(Protocol):

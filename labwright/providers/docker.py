@@ -27,6 +27,7 @@ class Docker:
         own_network=True,
         only_subnets=False,
         subnets=MORE_SUBNETS,
+        forwards=True,
     )
     packages = ("vagrant", "docker.io")
 

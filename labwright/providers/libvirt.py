@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import IPv4Network
 from typing import Any
 
 from labwright.errors import Finding
@@ -22,6 +23,8 @@ class Libvirt:
         own_network=False,
         only_subnets=False,
         subnets=MORE_SUBNETS,
+        # Of the card that vagrant-libvirt manages a machine by.
+        inside=(IPv4Network("192.168.121.0/24"),),
     )
     packages = ("vagrant", "vagrant-libvirt", "libvirt-daemon-system", "qemu-system-x86")
 

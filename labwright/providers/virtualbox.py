@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import IPv4Network
 from typing import Any
 
 from labwright.errors import Finding
@@ -21,6 +22,9 @@ class VirtualBox:
         own_network=False,
         only_subnets=True,
         subnets=FIRST_SUBNETS,
+        forwards=True,
+        # Of the NAT card (https://www.virtualbox.org/manual/ch09.html#changenat).
+        inside=(IPv4Network("10.0.2.0/24"),),
     )
     packages = ("vagrant",)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -101,7 +102,6 @@ def _leads_on(raw: Mapping[Any, Any], path: tuple[int | str, ...]) -> bool:
 
 
 def _spec(file: LabFile, source: str) -> Spec:
-    subnet = file.network.subnet
     supply, _, bundle = file.supply.partition(":")
     return Spec(
         name=file.name,
@@ -112,9 +112,9 @@ def _spec(file: LabFile, source: str) -> Spec:
         versions=dict(file.versions),
         guest=None if file.guest == "auto" else file.guest,
         mirrors=_mirrors(file, source),
-        subnet=None if isinstance(subnet, str) else subnet,
-        pods=file.network.pods,
-        services=file.network.services,
+        subnet=_network(file.network.subnet),
+        pods=_network(file.network.pods),
+        services=_network(file.network.services),
         nodes=tuple(
             NodeSpec(name, role, _size(role, file.nodes.get(name, NodeFile()), file.defaults))
             for name, role in node_names(file)
@@ -130,6 +130,10 @@ def _spec(file: LabFile, source: str) -> Spec:
 def _box(file: LabFile, source: str) -> Box | None:
     box = file.box
     return Box(box.name, box.version, _beside(source, box.url), box.checksum) if box else None
+
+
+def _network(asked: Literal["auto"] | IPv4Network) -> IPv4Network | None:
+    return None if isinstance(asked, str) else asked
 
 
 def _rancher(file: LabFile, source: str) -> RancherSpec:

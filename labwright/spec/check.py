@@ -71,6 +71,11 @@ def _addons(file: LabFile) -> Iterator[Finding]:
                 likely(addon, known) or "take one of those, or leave the list out",
                 f"addons.{index}",
             )
+        elif addon in file.addons[:index]:
+            what = f"{addon} is in the list twice"
+            yield Finding(
+                "spec.twice", "error", what, fix="leave one of them out", where=f"addons.{index}"
+            )
 
 
 def _rancher(file: LabFile) -> Iterator[Finding]:
@@ -162,23 +167,26 @@ def _not_known(kind: str, name: str, known: Collection[str], where: str) -> Find
 
 
 def _pods_size(file: LabFile) -> Iterator[Finding]:
-    count = file.control_planes + file.workers
-    if file.network.pods.prefixlen > 24 or 2 ** (24 - file.network.pods.prefixlen) < count:
+    count, pods = file.control_planes + file.workers, file.network.pods
+    if isinstance(pods, IPv4Network) and (
+        pods.prefixlen > 24 or 2 ** (24 - pods.prefixlen) < count
+    ):
         yield Finding(
             "spec.pods-too-small",
             "error",
-            f"{file.network.pods} has no /24 for each of {count} nodes",
+            f"{pods} has no /24 for each of {count} nodes",
             fix="take a larger range, such as 10.244.0.0/16",
             where="network.pods",
         )
 
 
 def _services_size(file: LabFile) -> Iterator[Finding]:
-    if not 12 <= file.network.services.prefixlen <= 24:
+    services = file.network.services
+    if isinstance(services, IPv4Network) and not 12 <= services.prefixlen <= 24:
         yield Finding(
             "spec.services-size",
             "error",
-            f"{file.network.services} is not between a /12 and a /24",
+            f"{services} is not between a /12 and a /24",
             "kube-apiserver takes no more than 20 bits of services",
             "take a range such as 10.96.0.0/16",
             "network.services",
@@ -203,7 +211,8 @@ def _apart(one: str, other: str) -> Rule:
 
     def rule(file: LabFile) -> Iterator[Finding]:
         mine, theirs = getattr(file.network, one), getattr(file.network, other)
-        if isinstance(mine, IPv4Network) and mine.overlaps(theirs):
+        both = isinstance(mine, IPv4Network) and isinstance(theirs, IPv4Network)
+        if both and mine.overlaps(theirs):
             yield Finding(
                 "spec.overlap",
                 "error",

@@ -89,8 +89,8 @@ class NetworkFile(_Model):
     """The lab's own network and the two ranges inside the cluster."""
 
     subnet: Annotated[Auto | Network, Field(union_mode="left_to_right")] = "auto"
-    pods: Network = IPv4Network("10.244.0.0/16")
-    services: Network = IPv4Network("10.96.0.0/16")
+    pods: Annotated[Auto | Network, Field(union_mode="left_to_right")] = "auto"
+    services: Annotated[Auto | Network, Field(union_mode="left_to_right")] = "auto"
 
 
 # An address, or a path: also one that begins with the letter of a drive.

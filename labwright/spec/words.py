@@ -77,6 +77,8 @@ def _finding(item: Mapping[str, Any], where: str) -> Finding:
         "nas": "0 or 1",
         "kubernetes": 'a version in quotes such as "1.20.2", or auto',
         "network.subnet": "a private network such as 192.168.56.0/24, or auto",
+        "network.pods": "a private network such as 10.244.0.0/16, or auto",
+        "network.services": "a private network such as 10.96.0.0/16, or auto",
         "box.checksum": "sha256: and 64 hexadecimal digits",
         "box.url": "an address with http, https or file, or a path beside lab.yaml",
         "box.version": 'one version in quotes, such as "202510.26.0"',

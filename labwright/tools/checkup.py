@@ -6,10 +6,9 @@ import json
 import os
 import resource
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from labwright.doctor.facts import (
 )
 from labwright.errors import LabError
 from labwright.model import HostFacts, Tool
-from labwright.tools import host, kvmprobe, netprobe, procfs, sysprobe
+from labwright.tools import host, kvmprobe, netprobe, networks, procfs, sysprobe
 from labwright.tools.shell import Shell
 
 ROOT = Path("/")
@@ -102,7 +101,7 @@ def _virtualbox(found: HostFacts, root: Path) -> VirtualBox:
     secure = next(iter((root / "sys/firmware/efi/efivars").glob("SecureBoot-*")), None)
     return VirtualBox(
         driver=procfs.text(root / "sys/module/vboxdrv/version").strip(),
-        permitted=permitted(root / "etc/vbox/networks.conf"),
+        permitted=networks.permitted(root / "etc/vbox/networks.conf"),
         secure_boot=_last_byte(secure) == 1 if secure else None,
         kernel_headers=(root / "lib/modules" / found.kernel / "build").exists(),
     )
@@ -113,22 +112,6 @@ def _last_byte(path: Path) -> int | None:
         return path.read_bytes()[-1]
     except (OSError, IndexError):
         return None
-
-
-def permitted(path: Path) -> tuple[IPv4Network, ...] | None:
-    """Read networks.conf: lines of ``* RANGE RANGE …``; ``None`` where there is none."""
-    if not path.is_file():
-        return None
-    lines = [line.strip() for line in procfs.text(path).splitlines()]
-    return tuple(_networks(word for line in lines if line[:1] == "*" for word in line[1:].split()))
-
-
-def _networks(words: Iterable[str]) -> Iterator[IPv4Network]:
-    for word in words:
-        try:
-            yield IPv4Network(word, strict=False)
-        except ValueError:
-            continue
 
 
 def _libvirt(root: Path) -> str:

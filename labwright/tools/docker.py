@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ START_DEADLINE = 60.0
 # A lab is its folder: two folders may each have a lab of the same name.
 FOLDER_LABEL = "labwright.folder"
 LAB_LABEL = "labwright.lab"
-
+# https://docs.docker.com/engine/network/drivers/bridge/#options
+MTU_OPTION = "com.docker.network.driver.mtu"
+NAME_OPTION = "com.docker.network.bridge.name"
 
 DENIED = "permission denied"
 
@@ -82,14 +84,19 @@ class Docker:
         """Whether an image is there."""
         return self._run("image", "inspect", "--format", "{{.Id}}", name, check=False) is not None
 
-    def ensure_network(self, name: str, folder: Path, subnet: str, gateway: str) -> bool:
+    def ensure_network(
+        self, name: str, folder: Path, subnet: str, gateway: str, mtu: int = 1500
+    ) -> bool:
         """Make the network of the lab in ``folder`` unless it is there; give whether it was made.
 
         Raises BootError when one of that name has another subnet or is another folder's.
         """
         there = self.network(name)
         if there is None:
-            options = ("--driver=bridge", f"--subnet={subnet}", f"--gateway={gateway}")
+            options = (
+                *("--driver=bridge", f"--subnet={subnet}", f"--gateway={gateway}"),
+                f"--opt={MTU_OPTION}={mtu}",
+            )
             labels = (f"--label={FOLDER_LABEL}={folder}", f"--label={LAB_LABEL}={folder.name}")
             self._run("network", "create", *options, *labels, name)
             return True
@@ -120,12 +127,18 @@ class Docker:
 
     def networks(self) -> list[tuple[str, str]]:
         """Give ``(name, subnet)`` of every network that has one."""
+        return [(name, subnet) for name, subnet, _device in self.bridges()]
+
+    def bridges(self) -> list[tuple[str, str, str]]:
+        """Give ``(name, subnet, device)`` of every network that has a subnet."""
         names = (self._run("network", "ls", "-q", check=False) or "").split()
         if not names:
             return []
-        raw: list[dict[str, Any]] = json.loads(self._run("network", "inspect", *names) or "[]")
+        # One that goes in between makes docker fail, and say what it knows of the others.
+        said = self._shell.run(["docker", "network", "inspect", *names], check=False).out
+        raw: list[dict[str, Any]] = json.loads(said or "[]")
         return [
-            (net["Name"], config["Subnet"])
+            (net["Name"], config["Subnet"], _device(net))
             for net in raw
             for config in (net["IPAM"]["Config"] or [])
             if "." in config.get("Subnet", "")
@@ -183,3 +196,9 @@ class Docker:
     def _run(self, *words: str, check: bool = True) -> str | None:
         result = self._shell.run(["docker", *words], check=check)
         return result.out if result.code == 0 else None
+
+
+def _device(net: Mapping[str, Any]) -> str:
+    """Name the bridge of a network on the host; one without a name has it from its id."""
+    named = (net.get("Options") or {}).get(NAME_OPTION)
+    return str(named or f"br-{net['Id'][:12]}") if net.get("Driver") == "bridge" else ""

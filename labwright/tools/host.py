@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import ipaddress
-import json
 import os
 import platform
 import re
@@ -12,14 +11,16 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from labwright.errors import LabError
-from labwright.model import HostFacts, HostNetwork, Tool
-from labwright.tools import workdir
+from labwright.model import HostFacts, Tool
+from labwright.tools import networks, programs, workdir
 from labwright.tools.docker import Docker
 from labwright.tools.shell import Shell
+
+which = programs.which
 
 TOOLS = ("vagrant", "VBoxManage", "virsh", "docker", "dockerd", "apt-get", "ip", "go")
 VENDORS = ("pkgs.k8s.io", "registry.k8s.io")
@@ -31,11 +32,14 @@ def facts(shell: Shell) -> HostFacts:
     with concurrent.futures.ThreadPoolExecutor() as pool:
         docker = Docker(shell)
         api = pool.submit(docker.api)
-        nets = pool.submit(_networks, shell, docker)
+        nets = pool.submit(networks.networks, shell, docker)
+        way = pool.submit(networks.way_out, shell)
+        ports = pool.submit(networks.listening, Path("/"))
         installed = pool.submit(_installed, shell)
         vendors = {name: pool.submit(_answers, name) for name in VENDORS}
         version, why = api.result()
         release = _os_release()
+        way_out, mtu = way.result()
         return HostFacts(
             os_kind=platform.system().lower(),
             os=release.get("ID", platform.system().lower()),
@@ -58,6 +62,10 @@ def facts(shell: Shell) -> HostFacts:
             apt_installed=installed.result(),
             nfs=mounts_nfs(Path("/")),
             upstream={name: job.result() for name, job in vendors.items()},
+            permitted=networks.permitted(Path("/etc/vbox/networks.conf")),
+            mtu=mtu,
+            way_out=way_out,
+            listening=ports.result(),
         )
 
 
@@ -111,11 +119,6 @@ def version(shell: Shell, program: str) -> str:
     return str(numbers[-1]) if numbers else ""
 
 
-def which(name: str) -> str | None:
-    """Find a program, also where only root's PATH looks."""
-    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/local/sbin")
-
-
 def _os_release() -> Mapping[str, str]:
     try:
         return platform.freedesktop_os_release()
@@ -156,35 +159,6 @@ def _caps() -> frozenset[str]:
         return frozenset()
     match = re.search(r"^CapBnd:\s*([0-9a-f]+)$", status, re.MULTILINE)
     return caps_of(int(match[1], 16)) if match else frozenset()
-
-
-def _networks(shell: Shell, docker: Docker) -> tuple[HostNetwork, ...]:
-    """Give what the host's routes reach without a gateway of the internet, and Docker's ranges."""
-    found: list[HostNetwork] = []
-    owners: dict[str, str] = {}
-    if docker.api()[0]:
-        for name, subnet in docker.networks():
-            owners[subnet] = name
-            found.append(HostNetwork(IPv4Network(subnet), name))
-    if ip := which("ip"):
-        routes = shell.run([ip, "-j", "-4", "route", "show", "table", "all"], check=False).out
-        for route in json.loads(routes or "[]"):
-            network = _network(route.get("dst", ""))
-            if network and str(network) not in owners and not _covered(network, found):
-                found.append(HostNetwork(network, f"route on {route.get('dev', 'the host')}"))
-    return tuple(found)
-
-
-def _covered(network: IPv4Network, found: list[HostNetwork]) -> bool:
-    return any(network.subnet_of(other.network) for other in found)
-
-
-def _network(text: str) -> IPv4Network | None:
-    try:
-        network = IPv4Network(text)
-    except ValueError:
-        return None
-    return None if network.is_loopback or network.is_multicast else network
 
 
 def _nameservers() -> tuple[IPv4Address, ...]:

@@ -57,7 +57,7 @@ def test_without_the_go_module_proxy_there_is_no_dns_and_all_say_so(
         ("workers: 500\nname: a/b\n", 2, "name: 'a/b' is not allowed"),
         ('supply: packages\nkubernetes: "1.36"\n', 2, "has no Kubernetes 1.36"),
         ('kubernetes: "1.37"\nversions: {rancher: "2.15"}\n', 2, "do not go together"),
-        ("network: {pods: 10.96.0.0/16}\n", 2, "overlaps"),
+        ("network: {pods: 10.96.0.0/16, services: 10.96.0.0/20}\n", 2, "overlaps"),
         ("provider: virtualbox\n", 3, "VBoxManage"),
         ("a: [\n", 2, "this is not YAML"),
     ],

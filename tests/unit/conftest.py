@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("labwright", deadline=None)
 settings.load_profile("labwright")
+
+
+@pytest.fixture(autouse=True)
+def _nobody_s_labs(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Give a register of labs that is empty: what a user's labs take must change no result."""
+    state = tmp_path_factory.getbasetemp() / "state" / "of-nobody"
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))
+    return state

@@ -19,6 +19,7 @@ from labwright.authority import Scope, Server
 from labwright.doctor.facts import Cpu, Wish
 from labwright.model import HostNetwork
 from labwright.tools import checkup, kvmprobe, netprobe, sysprobe
+from labwright.tools import networks as networks_in_use
 from labwright.tools.shell import Result, Shell
 from tests.fakes import DEBIAN
 
@@ -80,9 +81,9 @@ def test_ports_that_are_taken_on_all_addresses() -> None:
 )
 def test_networks_conf(tmp_path: Path, text: str, networks: tuple[str, ...]) -> None:
     path = tmp_path / "networks.conf"
-    assert checkup.permitted(path) is None
+    assert networks_in_use.permitted(path) is None
     path.write_text(text)
-    assert checkup.permitted(path) == tuple(map(IPv4Network, networks))
+    assert networks_in_use.permitted(path) == tuple(map(IPv4Network, networks))
 
 
 def test_a_host_is_read_from_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,7 +201,7 @@ def test_without_lab_yaml_the_lock_is_where_it_would_be(tmp_path: Path) -> None:
 
 def test_a_lock_is_read(tmp_path: Path) -> None:
     (tmp_path / "lab.lock").write_text("network:\n  subnet: 192.168.56.0/24\n")
-    assert read_lock(tmp_path / "lab.lock").subnet == "192.168.56.0/24"
+    assert str(read_lock(tmp_path / "lab.lock").network("subnet")) == "192.168.56.0/24"
     assert read_lock(tmp_path / "nowhere.lock") == Locked()
 
 

@@ -9,13 +9,24 @@ from typing import Any
 
 import pytest
 
-from labwright import boxes, catalog, lock
+from labwright import addresses, boxes, catalog, lock, render
 from labwright.bundle import Entry, FileFact, Manifest
 from labwright.errors import HostError, LabError, SpecError
 from labwright.lock import Locked, Stocked
-from labwright.model import Box, Choice, HadBox, HostFacts, HostNetwork, Pins, Plan, ProviderName
+from labwright.model import (
+    NUMBERS,
+    Box,
+    Choice,
+    HadBox,
+    HostFacts,
+    HostNetwork,
+    Pins,
+    Plan,
+    ProviderName,
+)
 from labwright.plan import network_name, pinned
 from labwright.software import Bundled, built_key
+from labwright.spec.file import MAX_WORKERS
 from labwright.supplies.base import collected
 from tests.fakes import (
     DEBIAN,
@@ -299,26 +310,29 @@ def test_a_lab_stays_where_it_was() -> None:
     assert plan.subnet == IPv4Network("192.168.60.0/24")
 
 
-def used(host: HostFacts, network: str, owner: str) -> HostFacts:
-    return replace(host, networks=(*host.networks, HostNetwork(IPv4Network(network), owner)))
+def used(host: HostFacts, network: str, owner: str, device: str = "") -> HostFacts:
+    there = HostNetwork(IPv4Network(network), owner, device)
+    return replace(host, networks=(*host.networks, there))
 
 
 @pytest.mark.parametrize(
-    ("provider", "owner"),
+    ("provider", "owner", "device"),
     [
-        # The owners as tools/host.py names them while the lab's machines run.
-        ("docker", network_name("lab")),
-        ("virtualbox", "route on vboxnet0"),
-        ("libvirt", "route on virbr1"),
+        # The owners as tools/networks.py names them while the lab's machines run.
+        ("docker", f"docker:{network_name('lab')}", "br-0123456789ab"),
+        ("virtualbox", "virtualbox:vboxnet0", "vboxnet0"),
+        ("virtualbox", "address of vboxnet0", "vboxnet0"),
+        ("libvirt", f"libvirt:{network_name('lab')}", "virbr1"),
+        ("libvirt", "route on virbr1", "virbr1"),
     ],
 )
 @pytest.mark.parametrize("asked", ["auto", "192.168.56.0/24"])
 def test_a_lab_that_is_up_is_not_in_its_own_way(
-    provider: ProviderName, owner: str, asked: str
+    provider: ProviderName, owner: str, device: str, asked: str
 ) -> None:
     raw = {"provider": provider, "network": {"subnet": asked}}
     first = planned(raw, HOSTS[provider])
-    host = used(HOSTS[provider], str(first.subnet), owner)
+    host = used(HOSTS[provider], str(first.subnet), owner, device)
     locked = Locked({"network": {"subnet": str(first.subnet)}})
     assert planned(raw, host, locked=locked).subnet == first.subnet
 
@@ -378,10 +392,114 @@ def test_nodes_larger_than_the_host_are_worth_a_warning() -> None:
     assert "5119 MiB" in warning.what
 
 
-def test_pods_that_the_host_knows_are_worth_a_warning() -> None:
-    (warning,) = planned(host=used(DEBIAN, "10.244.0.0/16", "route on tun0")).warnings
+def test_pods_move_out_of_the_host_s_way() -> None:
+    plan = planned(host=used(DEBIAN, "10.244.0.0/16", "route on tun0"))
+    assert plan.warnings == ()
+    assert choice(plan, "pods") == (
+        "10.245.0.0/16",
+        "free here: 10.244.0.0/16 is taken by route on tun0",
+    )
+
+
+def test_pods_of_lab_yaml_that_the_host_knows_are_worth_a_warning() -> None:
+    host = used(DEBIAN, "10.244.0.0/16", "route on tun0")
+    (warning,) = planned({"network": {"pods": "10.244.0.0/16"}}, host).warnings
     assert (warning.id, warning.where) == ("host.pods-in-use", "network.pods")
     assert "route on tun0 has 10.244.0.0/16" in warning.why
+
+
+@pytest.mark.parametrize(
+    ("conf", "chosen"),
+    [
+        (None, "192.168.56.0/24"),
+        (("0.0.0.0/0",), "192.168.56.0/24"),
+        (("10.0.0.0/8",), "10.56.0.0/24"),
+        (("172.16.0.0/12", "192.168.60.0/22"), "192.168.60.0/24"),
+        (("192.168.0.0/26", "172.20.5.0/24"), "172.20.5.0/24"),
+    ],
+)
+def test_networks_conf_says_where_a_virtualbox_lab_may_be(
+    conf: tuple[str, ...] | None, chosen: str
+) -> None:
+    nets = None if conf is None else tuple(map(IPv4Network, conf))
+    assert str(planned(host=replace(VIRTUALBOX, permitted=nets)).subnet) == chosen
+    # The others ask no such file.
+    assert str(planned(host=replace(DEBIAN, permitted=nets)).subnet) == "192.168.56.0/24"
+
+
+@pytest.mark.parametrize("conf", [(), ("8.8.8.0/24",), ("192.168.56.0/26",)])
+def test_a_networks_conf_that_permits_no_lab_is_said(conf: tuple[str, ...]) -> None:
+    host = replace(VIRTUALBOX, permitted=tuple(map(IPv4Network, conf)))
+    (finding,) = refused(HostError, {}, host).findings
+    assert finding.id == "host.no-free-subnet"
+    (finding,) = refused(HostError, {"network": {"subnet": "172.20.5.0/24"}}, host).findings
+    assert finding.id == "host.subnet-not-permitted"
+    assert "networks.conf" in finding.fix
+
+
+@pytest.mark.parametrize(
+    ("measured", "planned_mtu"),
+    [(1500, 1500), (1400, 1400), (65536, 1500), (9000, 1500), (1280, 1280), (68, 576)],
+)
+def test_no_packet_is_larger_than_the_way_out_takes(measured: int, planned_mtu: int) -> None:
+    plan = planned(host=replace(DEBIAN, mtu=measured, way_out="wg0"))
+    assert plan.mtu == planned_mtu
+    assert choice(plan, "MTU")[0] == str(planned_mtu)
+    assert ("wg0" in choice(plan, "MTU")[1]) is (planned_mtu < 1500)
+
+
+@pytest.mark.parametrize(
+    ("provider", "ports"), [("docker", [2222, 2223]), ("virtualbox", [2222, 2223]), ("libvirt", [])]
+)
+def test_ports_are_planned_where_ssh_is_forwarded(provider: ProviderName, ports: list[int]) -> None:
+    plan = planned({"provider": provider, "workers": 1}, HOSTS[provider])
+    assert [n.ssh_port for n in plan.nodes if n.ssh_port] == ports
+
+
+def test_a_lab_that_is_there_keeps_what_it_has() -> None:
+    first = planned({"workers": 1})
+    before = replace(
+        first.place("/x"),
+        subnet=IPv4Network("192.168.61.0/24"),
+        pods=IPv4Network("10.99.0.0/16"),
+        ports={"cp1": 2230},
+    )
+    host = used(replace(DEBIAN, listening=frozenset({2230, 2222})), "192.168.61.0/24", "x")
+    plan = planned({"workers": 1}, host, before=before, made=True)
+    assert (plan.subnet, plan.pods, plan.services) == (before.subnet, before.pods, before.services)
+    assert [n.ssh_port for n in plan.nodes] == [2230, 2223]
+    assert [w.id for w in plan.warnings] == ["host.subnet-in-use"]
+    # One that is only planned goes out of the way.
+    plan = planned({"workers": 1}, host, before=before)
+    assert str(plan.subnet) == "192.168.56.0/24"
+    assert [n.ssh_port for n in plan.nodes] == [2223, 2224]
+
+
+def test_labs_of_the_same_user_share_nothing() -> None:
+    plans: list[Plan] = []
+    for number in range(8):
+        labs = tuple(p.place(f"/{i}") for i, p in enumerate(plans))
+        plans.append(planned({"workers": 5}, labs=labs))
+        assert plans[-1] == planned({"workers": 5}, labs=labs), number
+    subnets = [str(p.subnet) for p in plans]
+    assert subnets == [f"192.168.{n}.0/24" for n in range(56, 64)]
+    nodes = [n for p in plans for n in p.nodes]
+    assert len({n.mac for n in nodes}) == len({n.ssh_port for n in nodes}) == 48
+    assert "192.168.56.0/24 is taken by lab lab" in choice(plans[1], "subnet")[1]
+
+
+def test_numbers_in_a_subnet_are_one_s_own() -> None:
+    numbers = [n for r in NUMBERS.values() for n in r]
+    assert len(numbers) == len(set(numbers))
+    assert set(numbers) <= set(range(1, 255))
+    assert len(NUMBERS["worker"]) >= MAX_WORKERS
+
+
+def test_planned_ports_are_no_other_s() -> None:
+    own = {render.SUPPLY_PORT, render.REGISTRY_PORT, 8751}
+    assert not own & {*addresses.PORTS, *addresses.SPARE_PORTS}
+    assert not set(addresses.PORTS) & set(addresses.SPARE_PORTS)
+    assert min(addresses.SPARE_PORTS) > 1023
 
 
 def test_artifacts_come_after_what_they_need() -> None:

@@ -107,7 +107,7 @@ def test_every_node_is_defined_once(provider: ProviderName) -> None:
         ("cp1", ", primary: true"),
         *((f"w{i}", "") for i in range(1, 5)),
     ]
-    assert re.findall(r'ip: "([\d.]+)"', text) == [
+    assert re.findall(r'\bip: "([\d.]+)"', text) == [
         "192.168.56.11",
         *(f"192.168.56.{20 + i}" for i in range(1, 5)),
     ]

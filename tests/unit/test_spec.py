@@ -83,8 +83,19 @@ def test_defaults_are_three_nodes() -> None:
         ({"nodes": {"tools1": {}}}, "nodes.tools1", "spec.unknown-node"),
         ({"tools": 2}, "tools", "spec.less-than-equal"),
         ({"nas": True}, "nas", "spec.int-type"),
-        ({"network": {"pods": "10.96.0.0/20"}}, "network.pods", "spec.overlap"),
-        ({"network": {"subnet": "10.244.1.0/24"}}, "network.subnet", "spec.overlap"),
+        (
+            {"network": {"pods": "10.96.0.0/20", "services": "10.96.0.0/16"}},
+            "network.pods",
+            "spec.overlap",
+        ),
+        (
+            {"network": {"subnet": "10.1.2.0/24", "pods": "10.1.0.0/16"}},
+            "network.subnet",
+            "spec.overlap",
+        ),
+        ({"addons": ["dns", "dns"]}, "addons.1", "spec.twice"),
+        ({"network": {"pods": "10.96.0.1/16"}}, "network.pods", "spec.ip-v4-network"),
+        ({"network": {"services": "8.8.0.0/16"}}, "network.services", "spec.value-error"),
         ({"network": {"subnet": "8.8.8.0/24"}}, "network.subnet", "spec.value-error"),
         ({"network": {"subnet": "192.168.56.0/30"}}, "network.subnet", "spec.subnet-size"),
         ({"network": {"services": "10.0.0.0/8"}}, "network.services", "spec.services-size"),
@@ -135,7 +146,11 @@ def test_every_problem_is_reported_at_once() -> None:
             "nmae": "x",
             "workers": 500,
             "addons": ["dsn"],
-            "network": {"subnet": "nowhere", "pods": "10.96.0.0/16"},
+            "network": {
+                "subnet": "nowhere",
+                "pods": "10.96.0.0/16",
+                "services": "10.96.0.0/20",
+            },
         }
     )
     assert sorted(where for where, _ in found) == [
