@@ -298,7 +298,8 @@ class NodeFacts:
 class Node:
     """A planned node: its place on the lab's own network and its slice of the pod network.
 
-    A node beside the cluster has no pods.
+    A node beside the cluster has no pods. ``ssh_port`` is the port of the host's loopback that
+    leads to its sshd, 0 where the provider needs none.
     """
 
     name: str
@@ -307,6 +308,7 @@ class Node:
     address: IPv4Interface
     pods: IPv4Network | None
     mac: str
+    ssh_port: int = 0
 
     @property
     def in_cluster(self) -> bool:

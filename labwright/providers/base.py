@@ -17,7 +17,9 @@ class Caps:
 
     ``subnets`` are the ranges that lab networks may lie in, the first choice first;
     ``only_subnets`` says that it refuses any other;
-    ``own_network`` says that Labwright makes the lab's network itself before Vagrant runs.
+    ``own_network`` says that Labwright makes the lab's network itself before Vagrant runs;
+    ``parallel_boot`` says that one Vagrant boots several machines at once, ``boots_apart`` that
+    several Vagrants may, each a machine of its own.
     """
 
     parallel_boot: bool
@@ -26,6 +28,7 @@ class Caps:
     own_network: bool
     only_subnets: bool
     subnets: tuple[IPv4Network, ...]
+    boots_apart: bool = False
 
 
 class Provider(Protocol):

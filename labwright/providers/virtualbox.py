@@ -21,6 +21,7 @@ class VirtualBox:
         own_network=False,
         only_subnets=True,
         subnets=FIRST_SUBNETS,
+        boots_apart=True,
     )
     packages = ("vagrant",)
 
