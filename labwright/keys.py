@@ -17,6 +17,8 @@ REVISION: Mapping[str, int] = {
     "metallb": 1,
     "traefik": 1,
     "base": 3,
+    "machine-root": 1,
+    "box": 1,
     "apt": 1,
     "apt-role": 1,
     "images": 1,

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from labwright.errors import Finding, SupplyError
 from labwright.recipes import (
     apt,
+    box,
     bundled,
     charts,
     collect,
@@ -31,6 +32,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         **dict.fromkeys(gobuild.PROGRAMS, gobuild.build),
         "traefik": traefik.build,
         "base": rootfs.build,
+        "machine-root": rootfs.build_machine,
+        "box": box.build,
         "apt": apt.build,
         "apt-role": apt.build_for_role,
         "images": images.build,

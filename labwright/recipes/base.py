@@ -40,6 +40,8 @@ HOST_PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "metallb": ("ca-certificates",),
         "traefik": (),
         "base": ("debian-archive-keyring", "mmdebstrap", "uidmap"),
+        "machine-root": ("debian-archive-keyring", "mmdebstrap", "uidmap"),
+        "box": ("e2fsprogs", "fdisk", "grub-pc-bin", "mmdebstrap", "qemu-utils", "uidmap"),
         "apt": ("apt-utils", "debian-archive-keyring"),
         "apt-role": ("apt-utils", "debian-archive-keyring"),
         "images": ("binutils", "debian-archive-keyring"),
@@ -96,6 +98,7 @@ class Job:
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
+        input: str | None = None,  # noqa: A002 - the name subprocess gives it
     ) -> Result:
         """Run a program, every word of it kept in ``work/log``. Raises ToolError."""
         with (self.work / "log").open("a", encoding="utf-8") as log:
@@ -105,6 +108,7 @@ class Job:
                 cwd=cwd,
                 env=env,
                 timeout=timeout,
+                input=input,
                 on_line=lambda line: print(line, file=log, flush=True),
             )
 
@@ -136,8 +140,8 @@ def host_apt_options(shell: Shell) -> list[str]:
     return [line for line in lines if wanted.match(line)]
 
 
-def debian_sources(shell: Shell, kind: str = "deb") -> str:
-    """Give a sources.list for Debian bookworm from where the host itself gets it.
+def debian_sources(shell: Shell, kind: str = "deb", suite: str = SUITE) -> str:
+    """Give a sources.list for a Debian release from where the host itself gets bookworm.
 
     ``kind`` is ``deb`` or ``deb-src`` (then without updates and security: sources of releases).
     Raises SupplyError: the host's apt knows no bookworm.
@@ -146,12 +150,14 @@ def debian_sources(shell: Shell, kind: str = "deb") -> str:
     signed = f"[signed-by={KEYRING}] " if KEYRING.exists() else ""
     found: dict[str, None] = {}
     for line in shell.run(["apt-get", "indextargets", "--format", form]).out.splitlines():
-        target, origin, uri, suite, component = line.split("|")
+        target, origin, uri, codename, component = line.split("|")
         if (target, origin, component) != ("Packages", "Debian", "main") or "cdrom:" in uri:
             continue
-        if suite == SUITE or (kind == "deb" and suite.startswith(f"{SUITE}-")):
-            found[f"{kind} {signed}{uri} {suite} main"] = None
-    if not any(f" {SUITE} " in line for line in found):
+        release, dash, pocket = codename.partition("-")
+        if release == SUITE and (kind == "deb" or not pocket):
+            # A mirror has all releases side by side.
+            found[f"{kind} {signed}{uri} {suite}{dash}{pocket} main"] = None
+    if not any(f" {suite} " in line for line in found):
         raise SupplyError(
             Finding(
                 "supply.no-bookworm",

@@ -1,4 +1,7 @@
-"""The root of every node: Debian bookworm with systemd, sshd and what Ansible needs, no more."""
+"""The root of a node: Debian with systemd, sshd and what Ansible needs, no more.
+
+A container's has no kernel; a machine's has one, and what it takes to boot and to be found.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ import io
 import json
 import os
 import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from labwright.errors import Finding, SupplyError
 from labwright.recipes.base import (
     DATA,
     KEYRING,
-    SUITE,
     Apt,
     Job,
     debian_sources,
@@ -38,28 +42,82 @@ PACKAGES = (
     # The other half of the alternative, usrmerge, brings the whole of Perl (47 MB).
     "usr-is-merged",
 )
+MACHINE_PACKAGES = (
+    # ata_piix, nvme and virtio for disks, virtio for cards: all that the providers are told to
+    # give, at a third of the size of the kernel for every computer.
+    "linux-image-cloud-amd64",
+    "initramfs-tools",
+    "zstd",
+    "udev",
+    # What Vagrant configures a second card with where networkd does not run
+    # (plugins/guests/debian/cap/configure_networks.rb).
+    "ifupdown",
+    "isc-dhcp-client",
+    "e2fsprogs",
+    "cloud-guest-utils",
+    "fdisk",
+    # There are no Guest Additions to set the clock after the host has slept.
+    "systemd-timesyncd",
+)
 MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
 EXCLUDED = ("doc/*", "man/*", "locale/*", "info/*", "lintian/*")
-MODES = {"etc/sudoers.d/vagrant": 0o440, "usr/local/sbin/labwright-entrypoint": 0o755}
+ENTRYPOINT = "usr/local/sbin/labwright-entrypoint"
+MODES = {
+    "etc/sudoers.d/vagrant": 0o440,
+    ENTRYPOINT: 0o755,
+    "usr/local/sbin/labwright-grow-root": 0o755,
+}
 PUBLIC_KEY = "keys/vagrant.pub"
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What one sort of root has: packages, scripts run inside, files put there and left out.
+
+    Those of the folder ``early`` are there before any package but the essential ones.
+    """
+
+    packages: tuple[str, ...]
+    scripts: tuple[str, ...]
+    early: str = ""
+    without: frozenset[str] = frozenset()
+
+
+_CONTAINER = _Kind(PACKAGES, ("rootfs-setup.sh",))
+_MACHINE = _Kind(
+    (*PACKAGES, *MACHINE_PACKAGES),
+    ("rootfs-setup.sh", "machine-setup.sh"),
+    "machine",
+    frozenset({ENTRYPOINT}),
+)
 
 
 def build(job: Job) -> None:
     """Make ``rootfs.tar``, ``packages.json`` (name → version) and dpkg's ``status``.
 
-    The same packages give the same bytes: dates are cut off at that of the archive's lists.
+    The artifact's version is the release. The same packages give the same bytes: dates are cut
+    off at that of the archive's lists.
     """
-    sources = debian_sources(job.shell)
+    _build(job, _CONTAINER)
+
+
+def build_machine(job: Job) -> None:
+    """Make the same as ``build`` does, with a kernel and what a machine boots and logs in with."""
+    _build(job, _MACHINE)
+
+
+def _build(job: Job, kind: _Kind) -> None:
+    suite = job.artifact.version
+    sources = debian_sources(job.shell, suite=suite)
     (job.work / "sources.list").write_text(sources, encoding="utf-8")
     apt = Apt(job, job.work / "apt", sources)
     apt.update()
-    with tarfile.open(job.work / "overlay.tar", "w") as tar:
-        for name, content in sorted(_overlay(apt, job, sources).items()):
-            info = tarfile.TarInfo(name)
-            info.size, info.mode, info.mtime = len(content), MODES.get(name, 0o644), 0
-            tar.addfile(info, io.BytesIO(content))
-    job.say(f"install Debian {SUITE} with {len(PACKAGES)} packages and what they need")
-    job.run(_mmdebstrap(job), env={"SOURCE_DATE_EPOCH": str(apt.released()), "LC_ALL": "C.UTF-8"})
+    _pack(job.work / "overlay.tar", _overlay(apt, job, sources, kind))
+    if kind.early:
+        _pack(job.work / "early.tar", _files(kind.early))
+    job.say(f"install Debian {suite} with {len(kind.packages)} packages and what they need")
+    env = {"SOURCE_DATE_EPOCH": str(apt.released()), "LC_ALL": "C.UTF-8"}
+    job.run(_mmdebstrap(job, kind), env=env)
     versions = {
         fields["Package"]: fields["Version"]
         for fields in stanzas((job.out / "status").read_text(encoding="utf-8"))
@@ -68,31 +126,45 @@ def build(job: Job) -> None:
     (job.out / "packages.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _mmdebstrap(job: Job) -> list[str | Path]:
-    setup = (DATA / "rootfs-setup.sh").read_text(encoding="utf-8")
+def _mmdebstrap(job: Job, kind: _Kind) -> list[str | Path]:
+    early = [f"--essential-hook=tar-in {job.work / 'early.tar'} /"] if kind.early else []
+    scripts = [(DATA / name).read_text(encoding="utf-8") for name in kind.scripts]
     return [
         "mmdebstrap",
         f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
         "--variant=minbase",
-        f"--include={','.join(PACKAGES)}",
+        f"--include={','.join(kind.packages)}",
         *(f"--aptopt={line}" for line in host_apt_options(job.shell)),
         *(f"--dpkgopt=path-exclude=/usr/share/{pattern}" for pattern in EXCLUDED),
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",
         f"--hook-dir={MERGED_USR}",
+        *early,
         f"--customize-hook=tar-in {job.work / 'overlay.tar'} /",
-        f"--customize-hook=chroot \"$1\" sh <<'END'\n{setup}END\n",
+        *(f"--customize-hook=chroot \"$1\" sh <<'END'\n{script}END\n" for script in scripts),
         f"--customize-hook=download /var/lib/dpkg/status {job.out / 'status'}",
-        SUITE,
+        job.artifact.version,
         job.out / "rootfs.tar",
         job.work / "sources.list",
     ]
 
 
-def _overlay(apt: Apt, job: Job, sources: str) -> dict[str, bytes]:
-    own = DATA / "rootfs"
-    files = {
+def _pack(path: Path, files: Mapping[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, content in sorted(files.items()):
+            info = tarfile.TarInfo(name)
+            info.size, info.mode, info.mtime = len(content), MODES.get(name, 0o644), 0
+            tar.addfile(info, io.BytesIO(content))
+
+
+def _files(folder: str) -> dict[str, bytes]:
+    own = DATA / folder
+    return {
         str(path.relative_to(own)): path.read_bytes() for path in own.rglob("*") if path.is_file()
     }
+
+
+def _overlay(apt: Apt, job: Job, sources: str, kind: _Kind) -> dict[str, bytes]:
+    files = {name: words for name, words in _files("rootfs").items() if name not in kind.without}
     return files | {
         "tmp/vagrant.pub": _vagrant_key(apt, job),
         "etc/apt/sources.list.d/debian.sources": _disabled(sources).encode(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -27,6 +29,7 @@ from labwright.recipes import (
     Job,
     apt,
     base,
+    box,
     collect,
     gobuild,
     helm,
@@ -452,9 +455,6 @@ def test_the_image_keeps_its_sources_switched_off() -> None:
 
 
 def test_the_files_of_the_root_are_all_there_and_sh_reads_them() -> None:
-    assert rootfs.MODES.keys() <= {
-        str(path.relative_to(base.DATA / "rootfs")) for path in (base.DATA / "rootfs").rglob("*")
-    }
     scripts = [
         base.DATA / "rootfs-setup.sh",
         *base.DATA.glob("debs/*/DEBIAN/*"),
@@ -462,6 +462,91 @@ def test_the_files_of_the_root_are_all_there_and_sh_reads_them() -> None:
     ]
     for script in scripts:
         subprocess.run(["sh", "-n", script], check=True)
+
+
+def test_the_files_of_a_machine_are_all_there_and_sh_reads_them() -> None:
+    own = base.DATA / "machine"
+    assert rootfs.MODES.keys() <= rootfs._files("rootfs").keys() | rootfs._files("machine").keys()
+    for script in (own / "usr/local/sbin/labwright-grow-root", base.DATA / "machine-setup.sh"):
+        subprocess.run(["sh", "-n", script], check=True)
+    # A machine is started by its own kernel, and by nothing of a container's.
+    assert rootfs.ENTRYPOINT in rootfs._MACHINE.without
+    assert not set(rootfs._files("machine")) & set(rootfs._files("rootfs"))
+    # One label finds the root for the boot loader, the kernel and the mount.
+    for name in ("boot/grub/grub.cfg", "etc/fstab"):
+        assert box.LABEL in (own / name).read_text("utf-8")
+
+
+def test_another_release_comes_from_where_the_host_gets_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(base, "KEYRING", Path("/not/there"))
+    assert base.debian_sources(Told({"apt-get": TARGETS}), suite="trixie").splitlines() == [
+        "deb http://mirror.test/debian/ trixie main",
+        "deb http://mirror.test/debian/ trixie-updates main",
+        "deb http://mirror.test/security/ trixie-security main",
+    ]
+
+
+# --- boxes
+
+needs_disk_tools = pytest.mark.skipif(
+    not all(shutil.which(p) for p in ("sfdisk", "mke2fs", "grub-mkimage", "qemu-img"))
+    or not box.GRUB.exists(),
+    reason="no sfdisk, mke2fs, grub-mkimage or qemu-img: what a box is made with",
+)
+
+
+def tiny_root(folder: Path) -> Path:
+    """Write a root of a few files, as mmdebstrap packs one."""
+    folder.mkdir()
+    with tarfile.open(folder / "rootfs.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for name in ("./", "./dev/", "./etc/", "./etc/a b/"):
+            info = tarfile.TarInfo(name)
+            info.type, info.mode, info.mtime = tarfile.DIRTYPE, 0o755, 1_700_000_000
+            tar.addfile(info)
+        tar.addfile(tarfile.TarInfo("./etc/a b/file"), io.BytesIO())
+        device = tarfile.TarInfo("./dev/console")
+        device.type = tarfile.CHRTYPE
+        tar.addfile(device)
+    (folder / "packages.json").write_text("{}\n")
+    return folder
+
+
+@needs_disk_tools
+@pytest.mark.parametrize("provider", sorted(box.FORMS))
+def test_the_same_root_gives_the_same_box(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    monkeypatch.setattr(
+        box, "FORMS", {name: replace(form, disk=64) for name, form in box.FORMS.items()}
+    )
+    root = tiny_root(tmp_path / "root")
+    digests = []
+    for turn in ("one", "two"):
+        work, out = tmp_path / turn / "work", tmp_path / turn / "out"
+        work.mkdir(parents=True)
+        out.mkdir()
+        artifact = Artifact("box", "box", "bookworm", ("machine-root",), {"provider": provider})
+        box.build(Job(artifact, work, out, {"machine-root": root}, Shell(), lambda _text: None))
+        digests.append(hashlib.sha256((out / "package.box").read_bytes()).hexdigest())
+        with tarfile.open(out / "package.box") as tar:
+            tar.extractall(tmp_path / turn, filter="data")
+        said = json.loads((tmp_path / turn / "metadata.json").read_text())
+        assert said["provider"] == provider
+    assert digests[0] == digests[1]
+    if provider == "virtualbox":
+        envelope = ET.parse(tmp_path / "two/box.ovf").getroot()  # noqa: S314 - our own file
+        (disk,) = envelope.iter("{http://schemas.dmtf.org/ovf/envelope/1}Disk")
+        assert [*disk.attrib.values()][2] == str(64 * 2**20)
+        return
+    raw, part = tmp_path / "disk.raw", tmp_path / "part.raw"
+    Shell().run(["qemu-img", "convert", "-O", "raw", tmp_path / "two/box.img", raw])
+    part.write_bytes(raw.read_bytes()[box.START :])
+    Shell().run(["e2fsck", "-fn", part])
+    said = Shell().run(["debugfs", "-R", 'stat "/etc/a b/file"', part]).out
+    assert said.count(f"{1_700_000_000:#010x}") == 3, said
+    assert "console" not in Shell().run(["debugfs", "-R", "ls /dev", part]).out
 
 
 def test_an_image_of_another_version_than_planned_is_refused() -> None:

@@ -1,0 +1,218 @@
+"""A Vagrant box of our own: the root of a machine on a disk, in the form that a provider takes.
+
+No loop device and no mount is needed: the file system is filled while it is made, and the boot
+loader is laid before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import struct
+import tarfile
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import jinja2
+
+from labwright.recipes.base import DATA, Job
+
+SECTOR = 512
+BLOCK = 4096
+# Where the partition starts; the boot loader is in front of it.
+START = 2**20
+MIB = 2**20
+GRUB = Path("/usr/lib/grub/i386-pc")
+GRUB_MODULES = ("biosdisk", "part_msdos", "ext2", "search", "search_label", "configfile", "normal")
+LABEL = "labwright-root"
+# Code in the first sector ends where the partition table begins.
+BOOT_CODE = 440
+# Where a VMDK's header says at which sector its description is, and how many it has.
+VMDK_DESCRIPTOR = 28
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How a provider wants its box: the disk's size in MiB, and what makes the files of it."""
+
+    disk: int
+    files: Callable[[Job, Path, int], Mapping[str, Path | bytes]]
+
+
+def build(job: Job) -> None:
+    """Make ``package.box``, which ``vagrant box add`` takes, and ``packages.json``.
+
+    ``params["provider"]`` says for which provider. The same root gives the same bytes.
+    """
+    form = FORMS[job.artifact.params["provider"]]
+    root = job.inputs["machine-root"] / "rootfs.tar"
+    disk = job.work / "disk.raw"
+    _disk(job, root, disk, form.disk)
+    job.say("pack the box")
+    files = form.files(job, disk, form.disk)
+    disk.unlink()
+    _tar(job.out / "package.box", files)
+    shutil.copyfile(job.inputs["machine-root"] / "packages.json", job.out / "packages.json")
+
+
+def identity(root: Path) -> uuid.UUID:
+    """Give the identity of whatever is made of a root: another root, another one."""
+    with root.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+    return uuid.UUID(bytes=digest[:16], version=4)
+
+
+def _disk(job: Job, root: Path, disk: Path, size: int) -> None:
+    """Lay a root on a disk of ``size`` MiB that a BIOS boots."""
+    own = identity(root)
+    job.say("make the disk")
+    disk.unlink(missing_ok=True)
+    with disk.open("wb") as file:
+        file.truncate(size * MIB)
+    table = f"label: dos\nlabel-id: 0x{own.hex[:8]}\nstart={START // SECTOR}, type=83, bootable\n"
+    job.run(["sfdisk", "--quiet", disk], input=table)
+    _filesystem(job, root, disk, (size * MIB - START) // BLOCK, own)
+    core = job.work / "core.img"
+    job.run(
+        [
+            *("grub-mkimage", "--format=i386-pc", f"--directory={GRUB}", f"--output={core}"),
+            *("--prefix=(hd0,msdos1)/boot/grub", *GRUB_MODULES, "linux"),
+        ]
+    )
+    with disk.open("r+b") as file:
+        file.write((GRUB / "boot.img").read_bytes()[:BOOT_CODE])
+        file.seek(SECTOR)
+        file.write(core.read_bytes())
+
+
+def _filesystem(job: Job, root: Path, disk: Path, blocks: int, own: uuid.UUID) -> None:
+    with tarfile.open(root) as tar:
+        names = [member.name.removeprefix("./") for member in tar]
+        born = int(max(member.mtime for member in tar))
+    # The kernel fills /dev; nobody but root could unpack what is there.
+    names = [name for name in names if not name.startswith("dev/")]
+    tree = job.work / "root"
+    script = (
+        'rm -rf "$1" && mkdir "$1" && tar --extract --file="$2" --directory="$1" '
+        "--numeric-owner --same-owner --xattrs --xattrs-include='*' --exclude='./dev/*' && "
+        'mke2fs -q -F -t ext4 -b "$3" -L "$4" -U "$5" '
+        '-E "offset=$6,hash_seed=$5,lazy_itable_init=0,nodiscard" -d "$1" "$7" "$8"; '
+        'code=$?; rm -rf "$1"; exit $code'
+    )
+    words = [tree, root, BLOCK, LABEL, own, START, disk, blocks]
+    # mke2fs sorts a folder's names as the locale does, and takes this for the time of day.
+    config = str(DATA / "box/mke2fs.conf")
+    env = {"LC_ALL": "C", "E2FSPROGS_FAKE_TIME": str(born), "MKE2FS_CONFIG": config}
+    job.run([*_as_root(), "sh", "-c", script, "sh", *map(str, words)], env=env)
+    _settle_times(job, names, disk, born, env)
+
+
+def _settle_times(
+    job: Job, names: Iterable[str], disk: Path, born: int, env: Mapping[str, str]
+) -> None:
+    """Undo what mke2fs 1.47.0 copied of this computer: when a file was unpacked and read."""
+    script = job.work / "times"
+    lines = [
+        f'set_inode_field "/{name}" {field} @{born}\n'
+        for name in names
+        for field in ("ctime", "atime")
+    ]
+    script.write_text("".join(lines), encoding="utf-8")
+    job.run(["debugfs", "-w", "-f", script, f"{disk}?offset={START}"], env=env)
+
+
+def _as_root() -> list[str]:
+    """Give the words before a program that must own files as root does, for other users."""
+    return [] if os.geteuid() == 0 else ["mmdebstrap", "--unshare-helper"]
+
+
+def _libvirt(job: Job, disk: Path, size: int) -> Mapping[str, Path | bytes]:
+    image = job.work / "box.img"
+    # Clusters are packed one by one: the box is small, and is never unpacked as a whole.
+    words = ["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2"]
+    job.run([*words, "-o", "compat=1.1", disk, image])
+    virtual = -(-size // 1024)
+    return {
+        "metadata.json": _json(
+            {
+                "architecture": "amd64",
+                "provider": "libvirt",
+                "format": "qcow2",
+                "virtual_size": virtual,
+            }
+        ),
+        "box.img": image,
+    }
+
+
+def _virtualbox(job: Job, disk: Path, size: int) -> Mapping[str, Path | bytes]:
+    own = identity(job.inputs["machine-root"] / "rootfs.tar")
+    image = job.work / "box-disk001.vmdk"
+    words = ["qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized"]
+    job.run([*words, disk, image])
+    _settle_vmdk(image, own)
+    template = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    ).from_string((DATA / "box/box.ovf.j2").read_text("utf-8"))
+    ovf = template.render(
+        name=f"labwright-{job.artifact.version}",
+        disk=image.name,
+        disk_size=image.stat().st_size,
+        capacity=size * MIB,
+    )
+    return {
+        "metadata.json": _json({"architecture": "amd64", "provider": "virtualbox"}),
+        "Vagrantfile": (DATA / "box/Vagrantfile").read_bytes(),
+        "box.ovf": ovf.encode(),
+        image.name: image,
+    }
+
+
+def _settle_vmdk(image: Path, own: uuid.UUID) -> None:
+    """Put a content id of our own in the place of a random one (qemu's block/vmdk.c).
+
+    A number of fewer digits makes the text shorter, so all of its room is written.
+    """
+    with image.open("r+b") as file:
+        start, room = struct.unpack_from("<QQ", file.read(SECTOR), VMDK_DESCRIPTOR)
+        file.seek(start * SECTOR)
+        text = file.read(room * SECTOR).rstrip(b"\0")
+        settled = re.sub(rb"(?m)^CID=[0-9a-f]+$", b"CID=" + own.hex[:8].encode(), text)
+        file.seek(start * SECTOR)
+        file.write(settled.ljust(room * SECTOR, b"\0"))
+
+
+FORMS: Mapping[str, _Form] = MappingProxyType(
+    {
+        # The smallest disk that lab.yaml may ask for: it grows at the first boot.
+        "libvirt": _Form(4 * 1024, _libvirt),
+        # What is on it is all that is stored. Vagrant lets no linked clone have a larger one.
+        "virtualbox": _Form(20 * 1024, _virtualbox),
+    }
+)
+
+
+def _json(value: Mapping[str, object]) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _tar(path: Path, files: Mapping[str, Path | bytes]) -> None:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.mode = 0o644
+            if isinstance(content, bytes):
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+            else:
+                info.size = content.stat().st_size
+                with content.open("rb") as file:
+                    tar.addfile(info, file)
+                content.unlink()
