@@ -99,7 +99,8 @@ class Vagrant:
             why = "it was only just made and is removed again" if name in removed else "it is kept"
             fix = f"see {self._node_log(name)}; machines that came up are kept: run the same again"
             findings.append(Finding("boot.machine", "error", what, why, fix, where=name))
-            details += [f"{name}: {line}" for line in error.details]
+            # Line by line as Vagrant said them: what they mean is looked up over several.
+            details += [f"{name}:", *error.details]
         if outcome.unstarted:
             what = f"not begun after that: {', '.join(outcome.unstarted)}"
             findings.append(Finding("boot.not-begun", "note", what))

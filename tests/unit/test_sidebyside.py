@@ -158,7 +158,7 @@ def broken(tmp_path: Path, fresh: Sequence[str], *, stuck: bool = False) -> tupl
     assert (machine.id, machine.where) == ("boot.machine", "w1")
     assert "vagrant-w1.log" in machine.fix
     assert (rest.id, rest.what) == ("boot.not-begun", "not begun after that: w2")
-    assert caught.value.details == ("w1: Stderr: no",)
+    assert caught.value.details == ("w1:", "Stderr: no")
     return box, machine
 
 
