@@ -179,6 +179,22 @@ def test_clones_share_the_one_disk_of_the_box(
     }
 
 
+def test_vagrants_that_are_let_loose_make_a_network_each(
+    lab: Lab, machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What making one machine at a time is for; and that the tests above would see it missing."""
+    lab.up("cp1")  # for the import of the box, which Vagrant itself does once
+    monkeypatch.setenv("VBOX_NET", "module")
+    monkeypatch.setenv("VBOX_START", str(len(lab.names)))
+    up = ["vagrant", "up", "--provider=virtualbox"]
+    env = {"VAGRANT_CWD": str(lab.folder)}
+    with ThreadPoolExecutor(len(lab.names)) as pool:
+        list(pool.map(lambda name: Shell(env).run([*up, name], check=False), lab.names))
+    started = machines.started().values()
+    assert len(started) == len(lab.names)
+    assert len({values["hostonlyadapter2"] for values in started}) > 1
+
+
 MEMORY = ("memory = 1024", "memory = 2097153", "known.virtualbox.bad-size")
 CPUS = ("vm.cpus = 1", "vm.cpus = 65", "known.virtualbox.bad-size")
 MAC = ('"--macaddress2", "08', '"--macaddress2", "09', "known.virtualbox.bad-mac")
