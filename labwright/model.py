@@ -133,13 +133,24 @@ class HostNetwork:
 
 
 @dataclass(frozen=True, slots=True)
+class HadBox:
+    """A box in Vagrant's own list."""
+
+    name: str
+    version: str
+    provider: str
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
     """What was measured on this computer. Memory and disk in MiB; caps are CAP_… names.
 
     ``docker_api`` is ``None`` where no daemon answers, and ``docker_why`` then says why not;
     ``nfs`` says whether its kernel can mount NFS;
     ``go_modules`` is ``None`` where no Go is installed to ask with; ``upstream`` says for each of
-    the vendors' repositories how it answered.
+    the vendors' repositories how it answered; ``boxes`` are in Vagrant's list, and
+    ``box_sources`` says of a box's address whether it can be had there, of Vagrant's own
+    catalogue under an empty one.
     """
 
     os_kind: str
@@ -164,6 +175,8 @@ class HostFacts:
     go_modules: bool | None = None
     upstream: Mapping[str, str] = field(default_factory=dict)
     nfs: bool = True
+    boxes: tuple[HadBox, ...] = ()
+    box_sources: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +372,7 @@ class Plan:
     yet where that is ``None``. ``bundle`` is the folder of the bundle that the lab is made from,
     and ``origin`` the supply that its software came from first. ``containers`` is the range of
     what a tools node runs itself. ``services_at`` are the add-ons that have a name in the lab's
-    domain.
+    domain. ``own_box`` says that ``box`` is one that is built here.
     """
 
     name: str
@@ -394,6 +407,7 @@ class Plan:
     containers: IPv4Network = field(default=IPv4Network("172.29.0.0/16"))
     rancher: Rancher | None = None
     services_at: tuple[Service, ...] = ()
+    own_box: bool = False
 
     @property
     def domain(self) -> str:

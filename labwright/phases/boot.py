@@ -8,6 +8,7 @@ from labwright import render
 from labwright.errors import BootError, Finding
 from labwright.model import Machine
 from labwright.phases.base import Run
+from labwright.phases.boxing import ensure_box
 from labwright.plan import network_name
 from labwright.providers import PROVIDERS
 from labwright.tools.ssh import ensure_key, host_keys, key_lines
@@ -47,6 +48,7 @@ class Boot:
         states = run.vagrant.states()
         down = [n.name for n in run.plan.nodes if states.get(n.name) != "running"]
         if down:
+            ensure_box(run)
             run.say(f"start {', '.join(down)}")
             _start(run, down, [n for n in down if states.get(n, "absent") == "absent"])
         if down or not run.workdir.ssh_config.is_file():

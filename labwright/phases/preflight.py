@@ -18,9 +18,9 @@ from labwright.providers import PROVIDERS
 from labwright.recipes import HOST_PACKAGES, pins
 from labwright.render import ROOT
 from labwright.software import Bundled, Inputs, built_key
-from labwright.supplies.base import ROLE_ARTIFACTS
+from labwright.supplies.base import OWN_BOXES, ROLE_ARTIFACTS
 from labwright.supplies.packages import FROM_GO
-from labwright.tools import apt, bundle_fetch, bundles, chartfile, host, workdir
+from labwright.tools import apt, boxes, bundle_fetch, bundles, chartfile, host, workdir
 from labwright.tools.bundle_files import manifest_of
 from labwright.tools.docker import DENIED, denied
 from labwright.tools.download import Http
@@ -102,6 +102,7 @@ class Preflight:
 def measure(tools: Tools, spec: Spec) -> HostFacts:
     """Measure the host; the Go module proxy is asked only when something must still be built."""
     facts = host.facts(tools.shell)
+    facts = replace(facts, boxes=boxes.had(), box_sources=_box_sources(spec, facts))
     known = catalog.load()
     components = [known.addons[name].component for name in spec.addons]
     wanted = [name for name in components if name in FROM_GO]
@@ -110,6 +111,15 @@ def measure(tools: Tools, spec: Spec) -> HostFacts:
     version = _packaged(known.components["coredns"])
     answer = host.go_modules(tools.shell, f"{COREDNS_MODULE}@v{version}")
     return replace(facts, go_modules=answer)
+
+
+def _box_sources(spec: Spec, facts: HostFacts) -> dict[str, str]:
+    """Ask where a box would come from, if machines may start from one at all."""
+    may = spec.provider in OWN_BOXES or (
+        spec.provider is None and not {"VBoxManage", "virsh"}.isdisjoint(facts.tools)
+    )
+    url = spec.box.url if spec.box else ""
+    return {url: boxes.source(url)} if may else {}
 
 
 def _is_built(tools: Tools, component: str) -> bool:
@@ -277,7 +287,10 @@ def _recipes_lack(artifacts: Iterable[Artifact], facts: HostFacts) -> set[str]:
     return needed - facts.apt_installed
 
 
-GOALS = ("base", "apt", *ROLE_ARTIFACTS.values(), "images", "charts", "helm", "host")
+GOALS = (
+    *("base", *OWN_BOXES.values(), "apt", *ROLE_ARTIFACTS.values()),
+    *("images", "charts", "helm", "host"),
+)
 
 
 def to_build(made: Plan, tools: Tools) -> list[Artifact]:

@@ -19,6 +19,7 @@ LAYERS = (
     {"authority", "bundle", "catalog", "keys", "oci"},
     {"lock", "solver", "spec"},
     {"providers", "supplies"},
+    {"boxes"},
     {"addresses", "doctor", "software"},
     {"plan"},
     {"render", "tools"},
@@ -26,9 +27,10 @@ LAYERS = (
     {"recipes"},
     {"phases"},
     {"lab"},
+    {"boxshop"},
     {"console"},
     {"cli", "selftest"},
-    {"cli_bundle", "cli_doctor"},
+    {"cli_box", "cli_bundle", "cli_doctor"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
