@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
-import platformdirs
 import pytest
 
+from labwright.tools import workdir
 from labwright.tools.shell import Shell, ToolError
 
 HERE = Path(__file__).parent
@@ -57,7 +57,7 @@ def root(shell: Shell) -> Path:
     """
     script = HERE / "chroot.sh"
     recipe = hashlib.sha256(script.read_bytes()).hexdigest()[:12]
-    cache = platformdirs.user_cache_path("labwright") / "virtualbox"
+    cache = workdir.cache() / "virtualbox"
     cache.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(cache / "lock"):
         found = sorted(cache.glob(f"{SERIES}.*-{recipe}"))

@@ -6,16 +6,17 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import platformdirs
 import pytest
 
-from labwright import keys, recipes, render
+from labwright import render
 from labwright.errors import BootError
-from labwright.model import Artifact
-from labwright.phases.base import Run, run_all
+from labwright.model import Plan
+from labwright.phases import fetch
+from labwright.phases.base import Run, Tools, run_all
 from labwright.phases.boot import Boot
-from labwright.recipes import Job
-from labwright.tools import ansible
+from labwright.supplies.base import OWN_BOXES
+from labwright.tools import ansible, workdir
+from labwright.tools.docker import Docker
 from labwright.tools.shell import Shell
 from labwright.tools.ssh import Ssh
 from labwright.tools.store import Store
@@ -29,10 +30,6 @@ BASE = Path(__file__).with_name("base.yml")
 # The card on the lab's network needs VirtualBox's kernel driver (VERR_SUP_DRIVERLESS).
 PRIVATE = re.compile(r'    node\.vm\.network "private_network",\n.*\n')
 SECOND_CARD = re.compile(r', "--nictype2", "virtio"|      vm\.customize .*"--macaddress2".*\n')
-BOX = (
-    Artifact("machine-root", "machine-root", "bookworm"),
-    Artifact("box-virtualbox", "box", "bookworm", ("machine-root",), {"provider": "virtualbox"}),
-)
 # Other work may have the processors: the machine is emulated instruction by instruction.
 PATIENCE = ("config.vm.boot_timeout = 600", "config.vm.boot_timeout = 1500")
 
@@ -45,20 +42,6 @@ def nat_only(text: str) -> str:
     return less.replace(*PATIENCE)
 
 
-def own_box() -> Path:
-    """Give our own box, which is in the user's store or is built into it now."""
-    store = Store(platformdirs.user_cache_path("labwright") / "store")
-    places, found = keys.keys(BOX), Path()
-    for part in BOX:
-
-        def make(work: Path, out: Path, part: Artifact = part) -> None:
-            inputs = {need: store.path(places[need]) for need in part.needs}
-            recipes.build(Job(part, work, out, inputs, Shell(), lambda _text: None))
-
-        found = store.ensure(places[part.id], make)
-    return found / "package.box"
-
-
 @pytest.fixture
 def run(machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A run of a lab of two nodes, from our own box, on a VirtualBox that emulates."""
@@ -67,29 +50,30 @@ def run(machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             "name": "vb",
             "provider": "virtualbox",
             "network": {"subnet": "192.168.58.0/24"},
-            "box": {"name": "labwright/own"},
             "workers": 1,
             "defaults": {"cpus": 1, "memory": 1024},
             "addons": [],
         },
         VIRTUALBOX,
     )
+    assert made.own_box
     ported = (n if n.ssh_port else replace(n, ssh_port=2310 + i) for i, n in enumerate(made.nodes))
-    made = replace(made, nodes=tuple(ported))
-    Shell().run(["vagrant", "box", "add", "--name", "labwright/own", own_box()])
+    run = lab(tmp_path, replace(made, nodes=tuple(ported)))
+    # Our own box is in the user's store, or is built into it now.
+    for part in made.artifacts:
+        if part.id in {"machine-root", OWN_BOXES["virtualbox"]}:
+            fetch.ensure(run, part)
     monkeypatch.setenv("VBOX_START", "emulate")
-    display: list[str | Path] = [
-        "chroot",
-        machines.root,
-        "Xvfb",
-        ":77",
-        "-screen",
-        "0",
-        "640x480x16",
-        "-nolisten",
-    ]
-    Shell().detach([*display, "tcp"], tmp_path / "xvfb.log")
-    return run_of(tmp_path, made)
+    display: list[str | Path] = ["chroot", machines.root, "Xvfb", ":77", "-nolisten", "tcp"]
+    run.tools.shell.detach([*display, "-screen", "0", "640x480x16"], tmp_path / "xvfb.log")
+    return run
+
+
+def lab(folder: Path, plan: Plan) -> Run:
+    """Give a run of a plan whose software is in the user's own store."""
+    shell = Shell()
+    store = Store(workdir.cache() / "store")
+    return run_of(folder, plan, tools=Tools(shell, store, Docker(shell)))
 
 
 def test_the_own_box_boots_and_takes_the_first_role(run: Run, machines: Machines) -> None:
@@ -106,7 +90,7 @@ def test_the_own_box_boots_and_takes_the_first_role(run: Run, machines: Machines
     assert run.vagrant.states() == {"cp1": "running", "w1": "absent"}
 
     one = replace(plan, nodes=plan.nodes[:1])
-    alone = run_of(folder.path.parents[1], one)
+    alone = lab(folder.path.parents[1], one)
     folder.write(
         {
             "Vagrantfile": nat_only(render.vagrantfile(one)),
