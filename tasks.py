@@ -145,6 +145,12 @@ def test(_c: Context, fast: bool = False, pattern: str = "") -> None:
     selftest.run(fast=fast, pattern=pattern)
 
 
+@task(help={"pattern": "only the tests whose names match (pytest -k)"})
+def virtualbox(_c: Context, pattern: str = "") -> None:
+    """Drive the real VirtualBox in a root of its own, and boot a machine in its emulator."""
+    selftest.virtualbox(pattern=pattern)
+
+
 @task
 def schema(_c: Context) -> None:
     """Write lab.schema.json anew, after a change of lab.yaml's keys."""
@@ -241,4 +247,6 @@ lab_tasks = Collection(
 )
 bundle_tasks = Collection("bundle", make, verify_bundle, show, serve)
 box_tasks = Collection("box", build, add, list_boxes, prune)
-namespace = Collection(lab_tasks, bundle_tasks, box_tasks, test, Collection("dev", schema))
+test_tasks = Collection("test", virtualbox)
+test_tasks.add_task(test, default=True)
+namespace = Collection(lab_tasks, bundle_tasks, box_tasks, test_tasks, Collection("dev", schema))

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from invoke.exceptions import Exit
@@ -34,6 +35,11 @@ PROGRAMS = {
     "skopeo": "skopeo",
 }
 
+# What the tests with a virtual machine monitor of their own run besides.
+MONITORS = {"mmdebstrap": "mmdebstrap", "vagrant": "vagrant"}
+# Mounts and processes end with the tests, whatever happens to those.
+APART = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+
 
 def run(*, fast: bool, pattern: str) -> None:
     """Run everything in the order of its cost; the first failure ends it.
@@ -59,6 +65,20 @@ def run(*, fast: bool, pattern: str) -> None:
     _end(shell.hand_over([sys.executable, *options]))
 
 
+def virtualbox(*, pattern: str) -> None:
+    """Run tests/virtualbox, which take root and minutes; without root they say why they skip.
+
+    Raises Exit with pytest's code.
+    """
+    root = os.geteuid() == 0
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+    shell = Shell({"PATH": path, **({"LABWRIGHT_APART": "1"} if root else {})})
+    _tools(shell)
+    _programs(shell, MONITORS)
+    words = ["-m", "pytest", "tests/virtualbox", *(["-k", pattern] if pattern else [])]
+    _end(shell.hand_over([*(APART if root else ()), sys.executable, *words]))
+
+
 def write_schema() -> None:
     """Write the JSON Schema of lab.yaml where editors find it."""
     write(ROOT / "lab.schema.json", json.dumps(spec.schema(), indent=2) + "\n")
@@ -75,9 +95,9 @@ def _tools(shell: Shell) -> None:
     shutil.copyfile(lock, stamp)
 
 
-def _programs(shell: Shell) -> None:
+def _programs(shell: Shell, programs: Mapping[str, str] = PROGRAMS) -> None:
     """In CI, install what the tests stand vendors up with; elsewhere they skip without it."""
-    lacking = [name for program, name in PROGRAMS.items() if not shell.has(program)]
+    lacking = [name for program, name in programs.items() if not shell.has(program)]
     if lacking and os.environ.get("CI"):
         apt.install(shell, lacking, lambda _line: None)
 

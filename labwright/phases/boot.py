@@ -50,7 +50,7 @@ class Boot:
         if down:
             ensure_box(run)
             run.say(f"start {', '.join(down)}")
-            run.vagrant.up(down, run.tool)
+            _start(run, down, [n for n in down if states.get(n, "absent") == "absent"])
         if down or not run.workdir.ssh_config.is_file():
             self._note(run)
         run.conclude(f"started {', '.join(down)}" if down else "all were running")
@@ -82,6 +82,15 @@ class Boot:
         write(hosts, host_keys(run.tools.shell, reached.values()), 0o600)
         write(run.workdir.ssh_config, render.ssh_config(reached, hosts), 0o600)
         write(run.workdir.inventory / "machines.yml", render.machines(reached), 0o600)
+
+
+def _start(run: Run, names: list[str], fresh: list[str]) -> None:
+    if PROVIDERS[run.plan.provider].caps.boots_apart:
+        # A machine that boots keeps about one processor busy. Memory sets no bound of its own: in
+        # the end all of them run.
+        run.vagrant.up_apart(names, run.tool, at_once=run.plan.host_cpus, fresh=fresh)
+    else:
+        run.vagrant.up(names, run.tool)
 
 
 def read_machines(folder: Workdir) -> dict[str, Machine]:

@@ -19,7 +19,9 @@ class Caps:
     ``only_subnets`` says that it refuses any other;
     ``own_network`` says that Labwright makes the lab's network itself before Vagrant runs;
     ``forwards`` that a port of the host leads to each node's sshd; ``inside`` are networks that
-    its machines are in besides, without the host's knowledge.
+    its machines are in besides, without the host's knowledge;
+    ``parallel_boot`` says that one Vagrant boots several machines at once, ``boots_apart`` that
+    several Vagrants may, each a machine of its own.
     """
 
     parallel_boot: bool
@@ -30,6 +32,7 @@ class Caps:
     subnets: tuple[IPv4Network, ...]
     forwards: bool = False
     inside: tuple[IPv4Network, ...] = ()
+    boots_apart: bool = False
 
 
 class Provider(Protocol):

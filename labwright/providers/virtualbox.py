@@ -25,6 +25,7 @@ class VirtualBox:
         forwards=True,
         # Of the NAT card (https://www.virtualbox.org/manual/ch09.html#changenat).
         inside=(IPv4Network("10.0.2.0/24"),),
+        boots_apart=True,
     )
     packages = ("vagrant",)
 

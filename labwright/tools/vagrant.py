@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from labwright.errors import BootError, Finding
 from labwright.model import Machine, ProviderName
+from labwright.tools import sidebyside
+
+# What Vagrant says once a machine's settings are made and only its start is left.
+BOOTING = "Booting VM..."
+# What a terminal would have wiped off a line, then `==> w1: ` or, under it, `    w1: `.
+SPEAKER = re.compile(r"^(?:.*\x1b\[K)?(?:(?:==>| {3}) \S+: ?)?")
 
 STATES = {"running": "running", "not_created": "absent", "not created": "absent"}
 
@@ -54,6 +61,75 @@ class Vagrant:
                 log.flush()
                 on_line(line.rstrip())
 
+    def up_apart(
+        self,
+        names: Sequence[str],
+        on_line: Callable[[str], None],
+        *,
+        at_once: int,
+        fresh: Collection[str],
+    ) -> None:
+        """Create or start machines by a Vagrant each, as one Vagrant takes them one by one.
+
+        Import of the box, clone, network, ports and settings are done for one machine at a time:
+        two would both make the host-only interface that neither finds, one clears away the folder
+        of a machine that the other is just cloning (CleanMachineFolder), and Vagrant's own lock
+        around the import does not hold for three (its file is deleted while others wait for it).
+        From where a machine boots, which is most of the time, the next one is on its way.
+
+        A machine that was ``fresh``, not there before, and failed is removed; others are kept.
+        Raises BootError that names each machine that failed, with its log.
+        """
+        outcome = sidebyside.run(
+            names,
+            self._up_one,
+            lambda name, line: on_line(f"{name}: {SPEAKER.sub('', line)}"),
+            at_once=max(1, at_once),
+            past=lambda line: BOOTING in line,
+        )
+        if not outcome.failed:
+            return
+        removed = self._take_back([n for n in outcome.failed if n in fresh], on_line)
+        details: list[str] = []
+        findings = []
+        for name, error in outcome.failed.items():
+            if not isinstance(error, BootError):
+                raise error
+            what = f"did not come up: {error.findings[0].what}"
+            why = "it was only just made and is removed again" if name in removed else "it is kept"
+            fix = f"see {self._node_log(name)}; machines that came up are kept: run the same again"
+            findings.append(Finding("boot.machine", "error", what, why, fix, where=name))
+            # Line by line as Vagrant said them: what they mean is looked up over several.
+            details += [f"{name}:", *error.details]
+        if outcome.unstarted:
+            what = f"not begun after that: {', '.join(outcome.unstarted)}"
+            findings.append(Finding("boot.not-begun", "note", what))
+        raise BootError(findings, details)
+
+    def _up_one(self, name: str) -> Iterator[str]:
+        file = self._node_log(name)
+        with self._calling("up", log=file) as box, file.open("a", encoding="utf-8") as log:
+            for line in box.up(
+                no_provision=True, provider=self._provider, vm_name=name, stream_output=True
+            ):
+                log.write(line)
+                log.flush()
+                yield line.rstrip()
+
+    def _take_back(self, names: Sequence[str], on_line: Callable[[str], None]) -> Sequence[str]:
+        """Remove machines that were only just made; give those that are gone."""
+        if not names:
+            return ()
+        on_line(f"remove {', '.join(names)} again")
+        try:
+            self.destroy(on_line, names)
+        except BootError:
+            return ()
+        return names
+
+    def _node_log(self, name: str) -> Path:
+        return self._log.with_name(f"vagrant-{name}.log")
+
     def machines(self) -> dict[str, Machine]:
         """Give how ssh reaches each running machine."""
         with self._calling("ssh-config") as box:
@@ -70,22 +146,28 @@ class Vagrant:
             box.destroy(vm_name=_pattern(names) if names else None)
 
     @contextlib.contextmanager
-    def _calling(self, command: str, on_line: Callable[[str], None] | None = None) -> Iterator[Any]:
+    def _calling(
+        self,
+        command: str,
+        on_line: Callable[[str], None] | None = None,
+        log: Path | None = None,
+    ) -> Iterator[Any]:
         """Give a python-vagrant object whose words go to the log, and to ``on_line`` after."""
         # On a host that has no Vagrant yet, python-vagrant complains as soon as it is imported.
         import vagrant  # noqa: PLC0415
 
-        self._log.parent.mkdir(parents=True, exist_ok=True)
+        log = log or self._log
+        log.parent.mkdir(parents=True, exist_ok=True)
         env = {**os.environ, "VAGRANT_CWD": str(self._folder), "VAGRANT_NO_COLOR": "1"}
         if self._provider == "docker":
             # Its parallel boot asks each container that exists for its ports, and fails on one
             # that another thread is just making ("No such object").
             env["VAGRANT_NO_PARALLEL"] = "1"
-        start = self._log.stat().st_size if self._log.exists() else 0
+        start = log.stat().st_size if log.exists() else 0
 
         @contextlib.contextmanager
         def to_log() -> Iterator[IO[bytes]]:
-            with self._log.open("ab") as file:
+            with log.open("ab") as file:
                 yield file
 
         box = vagrant.Vagrant(
@@ -94,27 +176,28 @@ class Vagrant:
         try:
             yield box
         except subprocess.CalledProcessError as error:
-            tail = self._words(start)[-30:]
+            tail = _words(log, start)[-30:]
             raise BootError(
                 Finding(
                     "boot.vagrant",
                     "error",
                     f"vagrant {command} failed with exit code {error.returncode}",
-                    fix=f"see {self._log}; the machines are kept: run the same command again",
+                    fix=f"see {log}; the machines are kept: run the same command again",
                 ),
                 tail,
             ) from error
         finally:
             if on_line:
-                for line in self._words(start):
+                for line in _words(log, start):
                     on_line(line)
 
-    def _words(self, start: int) -> list[str]:
-        if not self._log.exists():
-            return []
-        with self._log.open("rb") as file:
-            file.seek(start)
-            return file.read().decode(errors="replace").splitlines()
+
+def _words(log: Path, start: int) -> list[str]:
+    if not log.exists():
+        return []
+    with log.open("rb") as file:
+        file.seek(start)
+        return file.read().decode(errors="replace").splitlines()
 
 
 def _pattern(names: Sequence[str]) -> str:
