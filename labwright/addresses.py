@@ -160,9 +160,13 @@ def ssh_ports(
                 "destroy a lab that is not needed, or end what listens there",
             )
         )
-    passed = [port for port in PORTS if port in used and port < max(found.values(), default=0)]
+    last = max(found.values(), default=0)
+    passed: dict[str, list[int]] = {}
+    for port in PORTS:
+        if port < last and port in used and port not in found.values():
+            passed.setdefault(used[port], []).append(port)
     why = "as before" if set(kept) == set(names) else "free on this host and in every lab"
-    why += _because((str(port), used[port]) for port in passed)
+    why += _because((_runs(ports), owner) for owner, ports in passed.items())
     return found, Choice("ssh ports", _runs(sorted(found.values())), why)
 
 

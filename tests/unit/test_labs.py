@@ -47,7 +47,6 @@ def test_a_lab_whose_folder_is_gone_is_nobody(tmp_path: Path) -> None:
     labs.record(here)
     assert [p.name for p in labs.known()] == ["here"]
     assert len(list(labs.folder().glob("*.json"))) == 1
-    labs.forget(tmp_path / "here")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "x"}', '{"subnet": 7}', "\udcff"])
@@ -57,8 +56,6 @@ def test_an_entry_that_cannot_be_read_is_nobody_s(tmp_path: Path, text: str) -> 
     odd = labs.folder() / "0123456789abcdef.json"
     odd.write_text(text, "utf-8", errors="surrogateescape")
     assert labs.known() == [mine]
-    odd.unlink()
-    labs.forget(tmp_path / "a")
 
 
 def test_an_entry_of_a_newer_version_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
@@ -67,7 +64,6 @@ def test_an_entry_of_a_newer_version_is_read_as_far_as_it_goes(tmp_path: Path) -
     (entry,) = labs.folder().glob("*.json")
     entry.write_text(json.dumps({**json.loads(entry.read_text()), "more": 1}))
     assert labs.known() == [mine]
-    labs.forget(tmp_path / "a")
 
 
 def test_a_register_that_refuses_is_a_finding(
@@ -127,7 +123,6 @@ def test_a_plan_alone_writes_nothing(tmp_path: Path) -> None:
     second = preflight.make(run, DEBIAN)
     assert first.subnet != second.subnet
     assert "taken by lab other" in " ".join(c.why for c in second.choices)
-    labs.forget(tmp_path)
 
 
 def test_a_lab_is_not_in_its_own_way(tmp_path: Path) -> None:
@@ -139,4 +134,3 @@ def test_a_lab_is_not_in_its_own_way(tmp_path: Path) -> None:
     labs.record(replace(first.place(str(run.workdir.path)), ports={"cp1": 2240}))
     second = preflight.make(run, DEBIAN)
     assert (second.subnet, second.nodes[0].ssh_port) == (first.subnet, 2240)
-    labs.forget(run.workdir.path)
