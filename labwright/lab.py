@@ -130,7 +130,12 @@ class Lab:
                 fix = "./invokew lab.versions lists them"
                 raise SpecError(Finding("spec.unknown-component", "error", what, fix=fix))
             run.locked = run.locked.without(upgrade, known)
-        self._phases("lab.lock", (Preflight(), Fetch(), WriteLock()), run)
+        try:
+            self._phases("lab.lock", (Preflight(), Fetch(), WriteLock()), run)
+        finally:
+            # Holding a lab that was never made has made its folder.
+            if not self.workdir.exists:
+                self.workdir.remove()
         path = lock_of(self.options.root, run.spec)
         return path, lock.drift(before, read_lock(path).content) if before else []
 

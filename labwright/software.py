@@ -335,12 +335,17 @@ def _warnings(
 ) -> Iterator[Finding]:
     if supply.name == "upstream" and not _reachable(given):
         said = "; ".join(f"{v}: {a}" for v, a in given.host.upstream.items() if a != FOUND)
+        # What keeps the lab from the supply that needs no vendor, where that is an add-on.
+        passed = () if given.spec.supply else _not_in_supply(given, SUPPLIES["packages"])
+        ways = [finding.fix.removeprefix("supply: upstream, or ") for finding in passed]
         yield Finding(
             "host.upstream-unreachable",
             "warning",
             "the upstream supply is out of reach of this host",
             said,
-            "go online, name mirrors in lab.yaml, or use a bundle: lab.up --supply bundle:PATH",
+            "; or ".join(
+                ["go online, name mirrors in lab.yaml, or lab.up --supply bundle:PATH", *ways]
+            ),
             "mirrors",
         )
     old = not provider.caps.own_kernel and given.host.cgroup == 1

@@ -13,10 +13,14 @@ from labwright import render
 from labwright.model import Machine
 from labwright.phases.base import Run
 from labwright.phases.fetch import folders, recheck, stock
-from labwright.tools import ansible, workdir
+from labwright.plan import network_name
+from labwright.tools import ansible, labs, workdir
 from labwright.tools.serve import serving
 from labwright.tools.ssh import ensure_key, host_keys
 
+REPOSITORY = "labwright/node"
+# Node images that no lab has, and that are kept all the same.
+SPARED = 2
 ENTRYPOINT = "/usr/local/sbin/labwright-entrypoint"
 
 
@@ -34,6 +38,8 @@ class Bake:
         """Skip for virtual machines, whose boxes take the roles at converge, and when baked."""
         if run.plan.provider != "docker":
             return f"{run.plan.provider} nodes start from a box"
+        if machine_names(run) <= run.tools.docker.machines(run.workdir.path):
+            return "every machine is there already"
         return "baked before" if run.tools.docker.has_image(run.plan.node_image) else None
 
     def outline(self, run: Run) -> list[str]:
@@ -55,6 +61,9 @@ class Bake:
                 self._bake(run, name, base)
             finally:
                 run.tools.docker.remove_container(name)
+        for image in old_images(run):
+            if run.tools.docker.remove_unused_image(image):
+                run.say(f"remove {image}, which no lab has any more")
         run.conclude(run.plan.node_image)
 
     def _base(self, run: Run) -> str:
@@ -105,6 +114,21 @@ def converge(
             )
     for words in _CLEAN:
         docker.execute(name, *words)
+
+
+def machine_names(run: Run) -> set[str]:
+    """Name the containers that the plan's nodes are, as templates/vagrant/docker.rb.j2 does."""
+    return {f"{network_name(run.plan.name)}-{node.name}" for node in run.plan.nodes}
+
+
+def old_images(run: Run) -> list[str]:
+    """Give the node images that no lab of this user is planned with, but for the newest of them.
+
+    A lab that comes up again after lab.destroy finds its image among those.
+    """
+    used = {run.plan.node_image, *(place.node_image for place in labs.known())}
+    unused = [name for name in run.tools.docker.images_of(REPOSITORY) if name not in used]
+    return unused[SPARED:]
 
 
 _KEYS = "/home/vagrant/.ssh/authorized_keys"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from labwright import render
@@ -32,8 +33,9 @@ class Boot:
 
     def outline(self, run: Run) -> list[str]:
         """Name the machines with their addresses and sizes."""
+        there = answering(run)
         return [
-            f"boot {n.name} ({n.role.replace('_', ' ')}) at {n.address.ip}, "
+            f"{_way(run, n.name, there)} {n.name} ({n.role.replace('_', ' ')}) at {n.address.ip}, "
             f"{n.size.cpus} CPU, {n.size.memory} MiB"
             for n in run.plan.nodes
         ]
@@ -102,13 +104,31 @@ def read_machines(folder: Workdir) -> dict[str, Machine]:
 
 def any_answers(run: Run) -> bool:
     """Whether at least one machine of a made lab shows an ssh host key."""
-    for machine in read_machines(run.workdir).values():
+    return bool(answering(run, one=True))
+
+
+def answering(run: Run, *, one: bool = False) -> set[str]:
+    """Give the machines of a made lab that show an ssh host key; with ``one``, the first of them.
+
+    Vagrant is not asked, as ``lab.plan`` may run before it is installed.
+    """
+    found: set[str] = set()
+    for name, machine in read_machines(run.workdir).items():
         try:
             host_keys(run.tools.shell, [machine], deadline=0)
         except BootError:
             continue
-        return True
-    return False
+        found.add(name)
+        if one:
+            break
+    return found
+
+
+def _way(run: Run, name: str, there: Collection[str]) -> str:
+    """Say what boot would do with a machine: one that was made and does not answer is halted."""
+    if name in there:
+        return "leave as it runs:"
+    return "start" if name in read_machines(run.workdir) else "boot"
 
 
 def ensure_network(run: Run) -> None:

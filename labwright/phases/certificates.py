@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from labwright import authority
+from labwright import authority, catalog
 from labwright.authority import Pair, Scope, Server
 from labwright.model import Plan
 from labwright.tools.workdir import Workdir, write
@@ -31,6 +31,9 @@ def ensure(plan: Plan, workdir: Workdir) -> list[str]:
         there = _read(folder, service.name)
         if there is None or not authority.serves(ours, there, server, now):
             made += _write(folder, service.name, authority.issue(ours, server, now))
+    for name in {*catalog.load().addons} - {service.name for service in plan.services_at}:
+        for kind in ("crt", "key"):
+            (folder / f"{name}.{kind}").unlink(missing_ok=True)
     return made
 
 

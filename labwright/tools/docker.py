@@ -152,6 +152,20 @@ class Docker:
             "networks": (self._run("network", "ls", *where, check=False) or "").split(),
         }
 
+    def machines(self, folder: Path) -> set[str]:
+        """Give the names of a lab's containers, whether they run or not."""
+        words = ("ps", "-a", "--filter", f"label={FOLDER_LABEL}={folder}", "--format={{.Names}}")
+        return set((self._run(*words, check=False) or "").split())
+
+    def images_of(self, repository: str) -> list[str]:
+        """Give a repository's images with their tags, the newest first."""
+        words = ("image", "ls", repository, "--format={{.Repository}}:{{.Tag}}")
+        return (self._run(*words, check=False) or "").split()
+
+    def remove_unused_image(self, name: str) -> bool:
+        """Remove an image unless a container was made of it; give whether it went."""
+        return self._run("image", "rm", name, check=False) is not None
+
     def remove(self, folder: Path) -> None:
         """Remove a lab's containers with their volumes, then its network."""
         owned = self.owned(folder)

@@ -106,6 +106,9 @@ class Workdir:
     def remove(self) -> None:
         """Remove the whole folder: keys, certificates and reports with it."""
         shutil.rmtree(self.path, ignore_errors=True)
+        # What holds other labs' folders is not empty, and stays.
+        with contextlib.suppress(OSError):
+            self.path.parent.rmdir()
 
     @contextlib.contextmanager
     def held(self, command: str) -> Iterator[None]:

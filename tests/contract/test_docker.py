@@ -149,6 +149,30 @@ def test_an_image_is_there_or_not(docker: Docker, place: Place, tmp_path: Path) 
     assert Shell().run(words).out == "y [/hello]\n"
 
 
+def test_packets_are_as_large_as_the_network_was_made_for(docker: Docker, place: Place) -> None:
+    docker.ensure_network(place.network, place.folder, str(place.subnet), place.gateway, 1380)
+    device = next(d for name, _, d in docker.bridges() if name == place.network)
+    form = '{{index .Options "com.docker.network.driver.mtu"}}'
+    words = ["docker", "network", "inspect", "--format", form, place.network]
+    assert Shell().run(words).out.strip() == "1380"
+    # The host's own end: a bridge has the least of what hangs on it, and that is nothing yet.
+    assert (Path("/sys/class/net") / device).exists()
+
+
+def test_an_image_goes_unless_it_is_used(docker: Docker, place: Place, tmp_path: Path) -> None:
+    repository = place.image.partition(":")[0]
+    for tag in ("1", "2"):
+        docker.import_image(archive(tmp_path / "a.tar"), f"{repository}:{tag}")
+    assert set(docker.images_of(repository)) == {f"{repository}:1", f"{repository}:2"}
+    label = f"--label=labwright.folder={place.folder}"
+    words = ["docker", "create", label, f"--name={place.network}-x", place.image, "/hello"]
+    Shell().run(words)
+    assert docker.machines(place.folder) == {f"{place.network}-x"}
+    assert not docker.remove_unused_image(place.image)
+    assert docker.remove_unused_image(f"{repository}:2")
+    assert docker.images_of(repository) == [place.image]
+
+
 def test_removing_takes_what_is_the_lab_s_and_nothing_else(
     docker: Docker, place: Place, tmp_path: Path
 ) -> None:

@@ -38,8 +38,10 @@ def test_this_computer_is_measured() -> None:
     if facts.docker_api:
         here = {(n.owner, n.network) for n in facts.networks}
         # The built-in bridge: labs may come and go while this runs.
-        bridge = [(n, IPv4Network(s)) for n, s in docker.networks() if n == "bridge"]
+        bridge = [(f"docker:{n}", IPv4Network(s)) for n, s in docker.networks() if n == "bridge"]
         assert set(bridge) <= here
+    assert facts.mtu >= 68
+    assert all(0 < port < 65536 for port in facts.listening)
 
 
 class Deaf(Shell):

@@ -125,7 +125,9 @@ def processes(words: str) -> list[str]:
 
 def make(tmp: Path, raw: dict[str, Any]) -> Folder:
     name = f"e2e-{secrets.token_hex(3)}"
-    (tmp / "lab.yaml").write_text(yaml.safe_dump({"name": name, **raw}))
+    # Also on a host where another provider would be the first choice.
+    wish = {"name": name, "provider": "docker", **raw}
+    (tmp / "lab.yaml").write_text(yaml.safe_dump(wish))
     return Folder(tmp, name)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import uuid
 
 import pytest
 from hypothesis import settings
@@ -14,8 +14,7 @@ settings.load_profile("labwright")
 @pytest.fixture(autouse=True)
 def _nobody_s_labs(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+) -> None:
     """Give a register of labs that is empty: what a user's labs take must change no result."""
-    state = tmp_path_factory.getbasetemp() / "state" / "of-nobody"
+    state = tmp_path_factory.getbasetemp() / f"state-{uuid.uuid4().hex}"
     monkeypatch.setenv("XDG_STATE_HOME", str(state))
-    return state

@@ -338,9 +338,10 @@ def test_ports_pass_what_listens_and_say_so() -> None:
     busy = replace(other, ports={"cp1": 2224, "w1": 2223})
     facts = replace(DEBIAN, listening=frozenset({2222, 2300}))
     ports, choice = ssh_ports(["cp1", "w1"], facts, [busy])
+    why = choice.why
     assert ports == {"cp1": 2225, "w1": 2226}
     assert choice.chosen == "2225 to 2226"
-    assert "2222 is taken by something that listens here, 2223 is taken by lab lab3" in choice.why
+    assert "2222 is taken by something that listens here, 2223 to 2224 is taken by lab lab3" in why
 
 
 def test_two_nodes_that_had_one_port_get_two() -> None:

@@ -114,6 +114,15 @@ def test_certificates_are_made_once_and_kept_from_others(tmp_path: Path) -> None
     context.load_cert_chain(folder.path / "tls/registry.crt", folder.path / "tls/registry.key")
 
 
+def test_certificates_of_a_service_that_went_go_too(tmp_path: Path) -> None:
+    plan = planned()
+    service = Service("registry", f"registry.{plan.domain}", plan.nodes[0].address.ip)
+    folder = Workdir(tmp_path, plan.name)
+    certificates.ensure(replace(plan, services_at=(service,)), folder)
+    assert certificates.ensure(plan, folder) == []
+    assert sorted(p.name for p in (folder.path / "tls").iterdir()) == ["ca.crt", "ca.key"]
+
+
 def test_another_authority_means_other_certificates(tmp_path: Path) -> None:
     plan = planned()
     service = Service("registry", f"registry.{plan.domain}", plan.nodes[0].address.ip)

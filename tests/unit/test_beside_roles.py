@@ -130,3 +130,28 @@ def test_what_stops_kubelet_is_a_script_of_a_plain_shell() -> None:
 def templar_of_idle() -> Templar:
     words = yaml.safe_load((ROLES / "idle/defaults/main.yml").read_text("utf-8"))
     return Templar(DataLoader(), words)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_registry_that_went_is_forgotten_and_no_other(tmp_path: Path, enabled: bool) -> None:
+    text = (ROLES / "tools/templates/lacks.sh.j2").read_text("utf-8")
+    part = text[text.index("for link in") : text.index("{% for unit in")]
+    facts = {"lab_addons": {"registry": {"enabled": enabled}}}
+    part = trust_as_template(f"#jinja2: trim_blocks: True, lstrip_blocks: False\n{part}")
+    script = str(templar("tools", **facts).copy_with_new_env().template(part))
+    now, old = "registry.lab.internal:30500", "registry.old.internal:30500"
+    folders = [tmp_path / "docker/certs.d", tmp_path / "containers/certs.d"]
+    for folder in folders:
+        for name, target in {now: "labwright/ca.crt", old: "labwright/ca.crt", "own": "x"}.items():
+            (folder / name).mkdir(parents=True)
+            (folder / name / "ca.crt").symlink_to(tmp_path / target)
+    done = subprocess.run(
+        ["sh", "-eu"],
+        input=script.replace("/etc/", f"{tmp_path}/"),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    gone = [old] if enabled else [now, old]
+    said = sorted(done.stdout.splitlines())
+    assert said == sorted(f"stale {folder / name}" for folder in folders for name in gone)

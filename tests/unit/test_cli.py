@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +15,18 @@ from invoke.exceptions import Exit
 
 from labwright import catalog, cli, cli_bundle
 from labwright.console import Console
-from labwright.errors import BootError, ConvergeError, Finding, LabError, SpecError, SupplyError
+from labwright.errors import (
+    BootError,
+    ConvergeError,
+    Finding,
+    HostError,
+    LabError,
+    SpecError,
+    SupplyError,
+)
 from labwright.lab import Lab, Options
 from labwright.locate import save_plan
+from labwright.phases import preflight
 from labwright.software import Bundled
 from labwright.tools import bundles
 from labwright.tools.download import Http
@@ -163,6 +173,19 @@ def test_a_damaged_lock_stops_a_command_before_it_does_anything(
     assert ended(command) == SupplyError.exit_code
     assert f"{tmp_path / 'lab.lock'} cannot be read" in capsys.readouterr().out
     assert [p.name for p in tmp_path.iterdir()] == ["lab.lock"]
+
+
+def test_a_lock_that_failed_leaves_nothing_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lab.yaml").write_text("network: {subnet: 10.56.0.0/16}\nprovider: virtualbox\n")
+    nowhere = replace(DEBIAN, tools={})
+    monkeypatch.setattr(preflight, "measure", lambda _tools, _spec: nowhere)
+    lock = ended(lambda: cli.lock("", upgrade=False, yes=False, supply=""))
+    assert lock == HostError.exit_code
+    assert "VBoxManage is not installed" in capsys.readouterr().out
+    assert [p.name for p in tmp_path.iterdir()] == ["lab.yaml"]
 
 
 # --- lab.plan, lab.versions

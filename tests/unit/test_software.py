@@ -94,6 +94,17 @@ def test_what_only_upstream_has_is_upstream_s_even_out_of_reach() -> None:
     assert (warning.id, warning.level) == ("host.upstream-unreachable", "warning")
     assert warning.why == "pkgs.k8s.io: does not answer; registry.k8s.io: does not answer"
     assert "bundle" in warning.fix
+    assert "chart" not in warning.fix
+
+
+def test_rancher_out_of_reach_may_come_from_a_chart_of_one_s_own() -> None:
+    addons = ["dns", "traefik", "rancher"]
+    (warning,) = chosen({"addons": addons}, DEBIAN).warnings
+    assert warning.id == "host.upstream-unreachable"
+    assert "rancher: {chart: PATH}" in warning.fix
+    assert "supply: upstream" not in warning.fix
+    (warning,) = chosen({"addons": addons, "supply": "upstream"}, DEBIAN).warnings
+    assert "chart" not in warning.fix
 
 
 def test_what_only_packages_has_is_taken_from_there() -> None:
