@@ -6,13 +6,16 @@ loader is laid before it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import stat
 import struct
+import sys
 import tarfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +35,8 @@ BLOCK = 4096
 # How a tar archive holds what a file may do, such as ping: as bytes that are no text.
 XATTR = "SCHILY.xattr."
 _BYTES = ("utf-8", "surrogateescape")
+# What qcow2 and VMDK both store and pack as one.
+CLUSTER = 64 * 1024
 # Where the partition starts; the boot loader is in front of it.
 START = 2**20
 MIB = 2**20
@@ -128,6 +133,38 @@ def _disk(job: Job, root: Path, disk: Path, size: int) -> None:
         file.write((GRUB / "boot.img").read_bytes()[:BOOT_CODE])
         file.seek(SECTOR)
         file.write(core.read_bytes())
+    _settle_holes(disk)
+
+
+def _settle_holes(disk: Path) -> None:
+    """Store exactly those clusters that are not all zeros.
+
+    qemu-img asks the file system which parts are holes, and of space that was reserved and never
+    written (mke2fs does so) the answer depends on what the page cache holds in that moment.
+    """
+    zeros, settled = bytes(CLUSTER), disk.with_suffix(".settled")
+    with disk.open("rb") as old, settled.open("wb") as new:
+        size = disk.stat().st_size
+        new.truncate(size)
+        place = 0
+        while (place := _data(old.fileno(), place)) < size:
+            place -= place % CLUSTER
+            old.seek(place)
+            if (words := old.read(CLUSTER)) != zeros[: len(words)]:
+                new.seek(place)
+                new.write(words)
+            place += CLUSTER
+    settled.replace(disk)
+
+
+def _data(file: int, place: int) -> int:
+    """Give where the next part that is no hole begins; far away without any."""
+    try:
+        return os.lseek(file, place, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return sys.maxsize
+        raise
 
 
 def _filesystem(job: Job, root: Path, disk: Path, blocks: int, own: uuid.UUID) -> None:
