@@ -30,7 +30,11 @@ PROGRAMS = {
     "docker-registry": "docker-registry",
     "gpg": "gnupg",
     "gpgv": "gpgv",
+    "grub-mkimage": "grub-pc-bin",
     "iptables": "iptables",
+    "mke2fs": "e2fsprogs",
+    "qemu-img": "qemu-utils",
+    "sfdisk": "fdisk",
     "skopeo": "skopeo",
 }
 
