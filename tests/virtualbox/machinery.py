@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import tarfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ VAGRANT = "2.3.4"
 # Set by ./invokew test.virtualbox, which gives the tests mounts and processes of their own.
 APART = "LABWRIGHT_APART"
 SHIM = (HERE / "shim.rb").read_text("utf-8")
+SCREEN = "640x480x16"
 NO_DRIVER = "/dev/vboxdrv"
 
 
@@ -176,6 +178,14 @@ def virtualbox(shell: Shell, folder: Path, state: Path) -> Iterator[Machines]:
             yield made
         finally:
             end_inside(folder)
+
+
+def show(machines: Machines) -> None:
+    """Give machines a screen to draw on, until everything in the root is ended."""
+    words = ["chroot", machines.root, "Xvfb", ":77", "-nolisten", "tcp", "-screen", "0", SCREEN]
+    threading.Thread(
+        target=machines.shell.run, args=[words], kwargs={"check": False}, daemon=True
+    ).start()
 
 
 def end_inside(folder: Path) -> None:

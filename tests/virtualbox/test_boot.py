@@ -64,8 +64,7 @@ def run(machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         if part.id in {"machine-root", OWN_BOXES["virtualbox"]}:
             fetch.ensure(run, part)
     monkeypatch.setenv("VBOX_START", "emulate")
-    display: list[str | Path] = ["chroot", machines.root, "Xvfb", ":77", "-nolisten", "tcp"]
-    run.tools.shell.detach([*display, "-screen", "0", "640x480x16"], tmp_path / "xvfb.log")
+    machinery.show(machines)
     return run
 
 
