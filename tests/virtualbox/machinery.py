@@ -18,6 +18,7 @@ from pathlib import Path
 import filelock
 import pytest
 
+from labwright.selftest import MONITORS
 from labwright.tools import workdir
 from labwright.tools.shell import Shell, ToolError
 
@@ -29,27 +30,23 @@ VAGRANT = "2.3.4"
 APART = "LABWRIGHT_APART"
 SHIM = (HERE / "shim.rb").read_text("utf-8")
 SCREEN = "640x480x16"
-NO_DRIVER = "/dev/vboxdrv"
+NO_DRIVER = Path("/dev/vboxdrv")
+DEBIAN = Path("/etc/debian_version")
 
 
 def reason_to_skip(shell: Shell) -> str:
     """Say why the tests cannot run on this computer; empty where they can."""
-    lacking = [p for p in ("mmdebstrap", "vagrant", "mount") if not shell.has(p)]
-    version = shell.run(["vagrant", "--version"]).out.split()[-1] if not lacking else ""
-    reasons = {
-        "the test's root is made by Debian's tools, and this is no Debian": not Path(
-            "/etc/debian_version"
-        ).exists(),
-        "only root may mount and enter the test's root": os.geteuid() != 0,
-        "run by ./invokew test.virtualbox, which keeps mounts and processes apart": APART
-        not in os.environ,
-        f"not installed: {', '.join(lacking)}": bool(lacking),
-        f"{NO_DRIVER} is here: the tests expect VirtualBox without its driver": Path(
-            NO_DRIVER
-        ).exists(),
-        f"written for Vagrant {VAGRANT}, this is {version}": version != VAGRANT,
-    }
-    return next((reason for reason, holds in reasons.items() if holds), "")
+    lacking = [name for program, name in MONITORS.items() if not shell.has(program)]
+    version = shell.run(["vagrant", "--version"]).out.split()[-1] if not lacking else "none"
+    reasons = (
+        (not DEBIAN.exists(), "the test's root is made by Debian's tools, and this is no Debian"),
+        (os.geteuid() != 0, "only root may mount and enter the test's root"),
+        (APART not in os.environ, "./invokew test.virtualbox was not asked, or may not mount"),
+        (bool(lacking), f"not installed: {', '.join(lacking)}"),
+        (NO_DRIVER.exists(), f"{NO_DRIVER} is here: the tests are about VirtualBox without it"),
+        (version != VAGRANT, f"written for Vagrant {VAGRANT}, this is {version}"),
+    )
+    return next((reason for holds, reason in reasons if holds), "")
 
 
 def root(shell: Shell) -> Path:
