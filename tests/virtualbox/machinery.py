@@ -63,17 +63,20 @@ def root(shell: Shell) -> Path:
         if found:
             return found[-1]
         made = cache / "making"
-        if made.exists():
-            shell.run(["rm", "-rf", "--one-file-system", made])
+        _remove(shell, made)
         try:
             shell.run([script, made], timeout=1200)
         except ToolError as error:
             pytest.skip(f"no root could be made: {' | '.join(error.details[-3:])}")
         version = _installed(made)
-        kept = made.rename(cache / f"{version}-{recipe}")
-    if not version.startswith(f"{SERIES}."):
-        pytest.skip(f"written for VirtualBox {SERIES}, and Debian's archive has {version} now")
-    return kept
+        if version.startswith(f"{SERIES}."):
+            return made.rename(cache / f"{version}-{recipe}")
+        _remove(shell, made)
+    pytest.skip(f"written for VirtualBox {SERIES}, and Debian's archive has {version} now")
+
+
+def _remove(shell: Shell, folder: Path) -> None:
+    shell.run(["rm", "-rf", "--one-file-system", folder])
 
 
 def _installed(folder: Path) -> str:
