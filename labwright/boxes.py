@@ -118,6 +118,8 @@ def _listed(wish: Wish) -> Box | None:
     """Give a box of ours that was built elsewhere and added to Vagrant's list, the newest."""
     name = own_name(wish.guest)
     found = [b.version for b in wish.host.boxes if (b.name, b.provider) == (name, wish.provider)]
+    if wish.host.arch not in {"x86_64", "AMD64"}:
+        return None
     return Box(name, max(found, key=_ordered)) if found else None
 
 

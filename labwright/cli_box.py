@@ -33,13 +33,16 @@ def build(
         made = shop.bake(providers) if baked else shop.build(providers, guest)
         for one in made:
             size = one.path.stat().st_size / 1e6
-            console.print(f"{one.provider}: {one.name} {one.version}, {size:.0f} MB")
+            console.print(f"{one.provider}: {one.name} {one.version}".rstrip() + f", {size:.0f} MB")
             console.print(f"  {one.path}")
             console.print(f"  sha256 {one.sha256}")
         if to:
             for path in shop.hand_on(made, Path(to).expanduser(), url):
                 console.print(f"wrote {path}")
-            console.print(f"next: ./invokew box.add --source={to}")
+                if path.suffix == ".json":
+                    console.print(f"  ./invokew box.add --source={to}")
+                if path.suffix == ".tar":
+                    console.print(f"  docker load --input {path}")
 
 
 def add(source: str, provider: str, name: str, *, verbose: bool) -> None:

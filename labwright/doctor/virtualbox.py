@@ -175,7 +175,7 @@ def catalogue(c: Checkup) -> Hit | None:
     return Hit(
         "a lab of virtual machines would have to fetch its box from a catalogue that closes",
         "~/.vagrant.d/boxes is empty",
-        "keep a copy: vagrant box add NAME now, or name a box with url: and checksum: in lab.yaml",
+        "keep a copy: ./invokew box.build, then box.add; or name a box with url: and checksum:",
     )
 
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from labwright import keys
+from labwright import catalog, keys
 from labwright.model import Artifact
 from labwright.phases.base import Run
 from labwright.phases.fetch import ensure
 from labwright.phases.preflight import with_host_packages
-from labwright.supplies.base import collected
-from labwright.tools import bundles
+from labwright.supplies.base import OWN_BOXES, ROOTS, collected, own_box
+from labwright.tools import bundles, host
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,14 @@ class Collect:
         """Fetch what is missing. Raises SupplyError, HostError."""
         found = entries(run)
         lacking = [a for a, key in found.values() if not run.tools.store.has(key)]
-        with_host_packages(run, lacking)
         places = {name: key for name, (_artifact, key) in found.items()}
+        places = {**run.plan.keys, **places, **keys.keys(_box(run))}
+        # What a box and its packages are made from is no part of the bundle.
+        needs = {need for artifact in lacking for need in artifact.needs}
+        roots = {a.id: a for a in (*run.plan.artifacts, *_box(run)) if a.id in needs & {*ROOTS}}
+        gone = [a for a in roots.values() if not run.tools.store.has(places[a.id])]
+        lacking = [*(a for a in gone if a not in lacking), *lacking]
+        with_host_packages(run, lacking)
         for artifact in lacking:
             ensure(run, artifact, places=places)
         run.conclude(", ".join(a.id for a in lacking))
@@ -100,9 +106,28 @@ def entries(run: Run) -> Mapping[str, tuple[Artifact, str]]:
     """Give id → artifact and store key for all that a bundle of this lab holds."""
     places = dict(run.plan.keys)
     found: dict[str, tuple[Artifact, str]] = {}
-    for artifact in collected(run.plan):
+    for artifact in _box(run):
+        places.setdefault(artifact.id, keys.keys(_box(run))[artifact.id])
+    boxes = [a for a in _box(run) if a.id in OWN_BOXES.values()]
+    for artifact in (*collected(run.plan), *boxes):
         if artifact.id not in places:
             needs = {need: places[need] for need in artifact.needs}
             places[artifact.id] = keys.key(artifact, needs, keys.REVISION[artifact.recipe])
         found[artifact.id] = (artifact, places[artifact.id])
     return found
+
+
+def _box(run: Run) -> tuple[Artifact, ...]:
+    """Give our own box, after its root, for a lab whose machines start from another.
+
+    Where the bundle is used, that other one may not be to be had. Nothing where none can be built.
+    """
+    plan = run.plan
+    guest = catalog.load().guests[plan.guest]
+    if plan.own_box or plan.provider not in OWN_BOXES or plan.supply == "bundle":
+        return ()
+    if guest.distribution != "debian":
+        return ()
+    made = own_box(guest, plan.provider)
+    there = run.tools.store.has(keys.keys(made)[OWN_BOXES[plan.provider]])
+    return made if there or host.is_debian_12() else ()

@@ -41,7 +41,7 @@ HOST_PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "traefik": (),
         "base": ("debian-archive-keyring", "mmdebstrap", "uidmap"),
         "machine-root": ("debian-archive-keyring", "mmdebstrap", "uidmap"),
-        "box": ("e2fsprogs", "fdisk", "grub-pc-bin", "mmdebstrap", "qemu-utils", "uidmap"),
+        "box": ("e2fsprogs", "fdisk", "grub-pc-bin", "qemu-utils"),
         "apt": ("apt-utils", "debian-archive-keyring"),
         "apt-role": ("apt-utils", "debian-archive-keyring"),
         "images": ("binutils", "debian-archive-keyring"),

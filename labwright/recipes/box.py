@@ -6,27 +6,37 @@ loader is laid before it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
 import re
 import shutil
+import stat
 import struct
+import sys
 import tarfile
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from types import MappingProxyType
 
+from labwright.errors import Finding, SupplyError
 from labwright.oci import PATH
 from labwright.recipes.base import DATA, Job
 from labwright.recipes.rootfs import ENTRYPOINT
+from labwright.tools.store import remove_tree
 
 SECTOR = 512
 BLOCK = 4096
+# How a tar archive holds what a file may do, such as ping: as bytes that are no text.
+XATTR = "SCHILY.xattr."
+_BYTES = ("utf-8", "surrogateescape")
+# What qcow2 and VMDK both store and pack as one.
+CLUSTER = 64 * 1024
 # Where the partition starts; the boot loader is in front of it.
 START = 2**20
 MIB = 2**20
@@ -123,47 +133,96 @@ def _disk(job: Job, root: Path, disk: Path, size: int) -> None:
         file.write((GRUB / "boot.img").read_bytes()[:BOOT_CODE])
         file.seek(SECTOR)
         file.write(core.read_bytes())
+    _settle_holes(disk)
+
+
+def _settle_holes(disk: Path) -> None:
+    """Store exactly those clusters that are not all zeros.
+
+    qemu-img asks the file system which parts are holes, and of space that was reserved and never
+    written (mke2fs does so) the answer depends on what the page cache holds in that moment.
+    """
+    zeros, settled = bytes(CLUSTER), disk.with_suffix(".settled")
+    with disk.open("rb") as old, settled.open("wb") as new:
+        size = disk.stat().st_size
+        new.truncate(size)
+        place = 0
+        while (place := _data(old.fileno(), place)) < size:
+            place -= place % CLUSTER
+            old.seek(place)
+            if (words := old.read(CLUSTER)) != zeros[: len(words)]:
+                new.seek(place)
+                new.write(words)
+            place += CLUSTER
+    settled.replace(disk)
+
+
+def _data(file: int, place: int) -> int:
+    """Give where the next part that is no hole begins; far away without any."""
+    try:
+        return os.lseek(file, place, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return sys.maxsize
+        raise
 
 
 def _filesystem(job: Job, root: Path, disk: Path, blocks: int, own: uuid.UUID) -> None:
-    with tarfile.open(root) as tar:
-        names = [member.name.removeprefix("./") for member in tar]
-        born = int(max(member.mtime for member in tar))
+    """Fill a file system with the files of a root as any user, and say whose they are after."""
+    tree, script = job.work / "root", job.work / "fields"
+    remove_tree(tree)
+    tree.mkdir()
     # The kernel fills /dev; nobody but root could unpack what is there.
-    names = [name for name in names if not name.startswith("dev/")]
-    tree = job.work / "root"
-    script = (
-        'rm -rf "$1" && mkdir "$1" && tar --extract --file="$2" --directory="$1" '
-        "--numeric-owner --same-owner --xattrs --xattrs-include='*' --exclude='./dev/*' && "
-        'mke2fs -q -F -t ext4 -b "$3" -L "$4" -U "$5" '
-        '-E "offset=$6,hash_seed=$5,lazy_itable_init=0,nodiscard" -d "$1" "$7" "$8"; '
-        'code=$?; rm -rf "$1"; exit $code'
-    )
-    words = [tree, root, BLOCK, LABEL, own, START, disk, blocks]
+    words = ["tar", "--extract", f"--file={root}", f"--directory={tree}", "--no-same-owner"]
+    job.run([*words, "--exclude=./dev/*"])
+    job.run(["chmod", "--recursive", "u+rwX", tree])
+    with tarfile.open(root) as tar:
+        members = [m for m in tar if not m.name.removeprefix("./").startswith("dev/")]
+    born = int(max(member.mtime for member in members))
     # mke2fs sorts a folder's names as the locale does, and takes this for the time of day.
     config = str(DATA / "box/mke2fs.conf")
     env = {"LC_ALL": "C", "E2FSPROGS_FAKE_TIME": str(born), "MKE2FS_CONFIG": config}
-    job.run([*_as_root(), "sh", "-c", script, "sh", *map(str, words)], env=env)
-    _settle_times(job, names, disk, born, env)
+    options = f"offset={START},hash_seed={own},lazy_itable_init=0,nodiscard"
+    job.run(
+        [
+            *("mke2fs", "-q", "-F", "-t", "ext4", "-b", str(BLOCK), "-L", LABEL, "-U", str(own)),
+            *("-E", options, "-d", tree, disk, str(blocks)),
+        ],
+        env=env,
+    )
+    remove_tree(tree)
+    lines = [line for member in members for line in _fields(job, member, born)]
+    script.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    said = job.run(["debugfs", "-w", "-f", script, f"{disk}?offset={START}"], env=env).out
+    # debugfs goes on after a command that failed, and ends as if all were well.
+    wrong = [line for line in said.splitlines() if line and not line.startswith("debugfs")]
+    if wrong:
+        raise SupplyError(
+            Finding(
+                "supply.filesystem",
+                "error",
+                f"the file system of {job.artifact.title or 'a box'} could not be filled",
+                wrong[0],
+                "please report this with the version of e2fsprogs",
+            ),
+            wrong[-20:],
+        )
 
 
-def _settle_times(
-    job: Job, names: Iterable[str], disk: Path, born: int, env: Mapping[str, str]
-) -> None:
-    """Undo what mke2fs 1.47.0 copied of this computer: when a file was unpacked and read."""
-    script = job.work / "times"
-    lines = [
-        f'set_inode_field "/{name}" {field} @{born}\n'
-        for name in names
-        for field in ("ctime", "atime")
-    ]
-    script.write_text("".join(lines), encoding="utf-8")
-    job.run(["debugfs", "-w", "-f", script, f"{disk}?offset={START}"], env=env)
-
-
-def _as_root() -> list[str]:
-    """Give the words before a program that must own files as root does, for other users."""
-    return [] if os.geteuid() == 0 else ["mmdebstrap", "--unshare-helper"]
+def _fields(job: Job, member: tarfile.TarInfo, born: int) -> Iterator[str]:
+    """Give what debugfs sets of a file: all that depends on who unpacked it, and when."""
+    path = f'"/{member.name.removeprefix(".").lstrip("/")}"'
+    values = {"uid": member.uid, "gid": member.gid, "mtime": f"@{int(member.mtime)}"}
+    values |= {"ctime": f"@{born}", "atime": f"@{born}"}
+    if member.isdir() or member.isreg():
+        kind = stat.S_IFDIR if member.isdir() else stat.S_IFREG
+        values["mode"] = f"0{kind | member.mode:o}"
+    yield from (f"set_inode_field {path} {field} {value}" for field, value in values.items())
+    for key, value in sorted(member.pax_headers.items()):
+        if key.startswith(XATTR):
+            held = job.work / f"xattr-{hashlib.sha256(value.encode(*_BYTES)).hexdigest()[:16]}"
+            held.write_bytes(value.encode(*_BYTES))
+            yield f"ea_set -f {held} {path} {key.removeprefix(XATTR)}"
 
 
 def _libvirt(job: Job, disk: Path, size: int) -> Mapping[str, Path | bytes]:

@@ -160,7 +160,7 @@ def users() -> dict[HadBox, list[str]]:
     index = home() / "data/machine-index/index"
     try:
         machines = json.loads(index.read_text("utf-8"))["machines"].values()
-    except (OSError, ValueError, LookupError, AttributeError):
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
         return {}
     found: dict[HadBox, list[str]] = {}
     for machine in machines:

@@ -69,6 +69,13 @@ def facts(shell: Shell) -> HostFacts:
         )
 
 
+def is_debian_12() -> bool:
+    """Whether the recipes can be made here: what they drive are Debian 12's own programs."""
+    release = _os_release()
+    there = (release.get("ID"), release.get("VERSION_ID"), platform.machine())
+    return there == ("debian", "12", "x86_64")
+
+
 def go_modules(shell: Shell, module: str) -> bool | None:
     """Ask the Go module proxy for a module; ``None`` where no Go is here to ask with.
 

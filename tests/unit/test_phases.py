@@ -21,7 +21,8 @@ from labwright.phases.export import _link
 from labwright.phases.fetch import Fetch, folders, stock
 from labwright.phases.preflight import open_bundle, to_build
 from labwright.phases.render_files import RenderFiles, WriteLock, write_lock
-from tests.fakes import DEBIAN, STOCK, Recorder, online, planned, run_of, upstream
+from labwright.tools import host
+from tests.fakes import DEBIAN, LIBVIRT, STOCK, Recorder, online, planned, run_of, upstream
 
 
 def nothing(_run: Run) -> None:
@@ -70,6 +71,28 @@ def raising(error: BaseException) -> Callable[[Run], None]:
         raise error
 
     return do
+
+
+def test_a_bundle_of_a_lab_on_another_box_holds_ours_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "is_debian_12", lambda: True)
+    raw = {"provider": "libvirt", "guest": "debian-12", "kubernetes": "1.36"}
+    plan = upstream(raw, LIBVIRT)
+    assert plan.box is not None
+    assert not plan.own_box
+    run = run_of(tmp_path, plan)
+    held = entries(run)
+    assert "box-libvirt" in held
+    # What it is made from stays here.
+    assert "machine-root" not in held
+    own = planned({"provider": "libvirt"}, LIBVIRT)
+    assert held["box-libvirt"][1] == own.keys["box-libvirt"]
+    assert [name for name in entries(run_of(tmp_path, own)) if name.startswith("box-")] == [
+        "box-libvirt"
+    ]
+    monkeypatch.setattr(host, "is_debian_12", lambda: False)
+    assert "box-libvirt" not in entries(run)
 
 
 def test_phases_are_numbered_and_told(run: Run, sink: Recorder) -> None:

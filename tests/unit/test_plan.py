@@ -614,6 +614,18 @@ def test_where_none_can_be_built_the_plan_warns_and_keeps_the_box() -> None:
     assert planned({**HAD, "guest": "debian-13"}, host, stored=frozenset({key})).own_box
 
 
+def test_a_host_that_builds_none_takes_one_of_ours_that_vagrant_has() -> None:
+    had = tuple(HadBox("labwright/debian-13", f"0.0.{n}", "libvirt") for n in (9, 10))
+    host = online(replace(LIBVIRT, os="fedora", box_sources=NO_CATALOGUE, boxes=had))
+    plan = planned({**HAD, "guest": "debian-13"}, host)
+    assert (plan.box, plan.own_box) == (Box("labwright/debian-13", "0.0.10"), False)
+    assert boxed(plan).why.endswith("and Vagrant has this one")
+    assert planned({**HAD, "guest": "debian-12"}, host).box != plan.box
+    # Ours are for x86-64.
+    arm = planned({**HAD, "guest": "debian-13"}, replace(host, arch="aarch64"))
+    assert [w.id for w in arm.warnings if w.where == "box"] == ["host.no-box"]
+
+
 def test_a_bundle_brings_its_box() -> None:
     facts = {"provider": "libvirt", "guest": "debian-12", "arch": "x86_64", "supply": "packages"}
     entry = Entry("box-libvirt", "box-libvirt-0123456789abcdef", {"f": FileFact("0" * 64, 1)})

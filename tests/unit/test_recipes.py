@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -505,7 +506,11 @@ def tiny_root(folder: Path) -> Path:
             info = tarfile.TarInfo(name)
             info.type, info.mode, info.mtime = tarfile.DIRTYPE, 0o755, 1_700_000_000
             tar.addfile(info)
-        tar.addfile(tarfile.TarInfo("./etc/a b/file"), io.BytesIO())
+        file = tarfile.TarInfo("./etc/a b/file")
+        file.uid, file.gid, file.mode = 1234, 42, 0o4750
+        # What ping may do; no user but root could unpack it.
+        file.pax_headers = {"SCHILY.xattr.security.capability": "\x01\0\0\x02\0 \0\0"}
+        tar.addfile(file, io.BytesIO())
         device = tarfile.TarInfo("./dev/console")
         device.type = tarfile.CHRTYPE
         tar.addfile(device)
@@ -546,6 +551,9 @@ def test_the_same_root_gives_the_same_box(
     Shell().run(["e2fsck", "-fn", part])
     said = Shell().run(["debugfs", "-R", 'stat "/etc/a b/file"', part]).out
     assert said.count(f"{1_700_000_000:#010x}") == 3, said
+    assert re.search(r"Mode: +04750 (?s:.*)User: +1234 +Group: +42 ", said), said
+    held = Shell().run(["debugfs", "-R", 'ea_list "/etc/a b/file"', part]).out
+    assert "security.capability (8) = 01 00 00 02 00 20 00 00" in held
     assert "console" not in Shell().run(["debugfs", "-R", "ls /dev", part]).out
 
 

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import tarfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 import filelock
 import pytest
 
+from labwright.selftest import MONITORS
 from labwright.tools import workdir
 from labwright.tools.shell import Shell, ToolError
 
@@ -27,27 +29,24 @@ VAGRANT = "2.3.4"
 # Set by ./invokew test.virtualbox, which gives the tests mounts and processes of their own.
 APART = "LABWRIGHT_APART"
 SHIM = (HERE / "shim.rb").read_text("utf-8")
-NO_DRIVER = "/dev/vboxdrv"
+SCREEN = "640x480x16"
+NO_DRIVER = Path("/dev/vboxdrv")
+DEBIAN = Path("/etc/debian_version")
 
 
 def reason_to_skip(shell: Shell) -> str:
     """Say why the tests cannot run on this computer; empty where they can."""
-    lacking = [p for p in ("mmdebstrap", "vagrant", "mount") if not shell.has(p)]
-    version = shell.run(["vagrant", "--version"]).out.split()[-1] if not lacking else ""
-    reasons = {
-        "the test's root is made by Debian's tools, and this is no Debian": not Path(
-            "/etc/debian_version"
-        ).exists(),
-        "only root may mount and enter the test's root": os.geteuid() != 0,
-        "run by ./invokew test.virtualbox, which keeps mounts and processes apart": APART
-        not in os.environ,
-        f"not installed: {', '.join(lacking)}": bool(lacking),
-        f"{NO_DRIVER} is here: the tests expect VirtualBox without its driver": Path(
-            NO_DRIVER
-        ).exists(),
-        f"written for Vagrant {VAGRANT}, this is {version}": version != VAGRANT,
-    }
-    return next((reason for reason, holds in reasons.items() if holds), "")
+    lacking = [name for program, name in MONITORS.items() if not shell.has(program)]
+    version = shell.run(["vagrant", "--version"]).out.split()[-1] if not lacking else "none"
+    reasons = (
+        (not DEBIAN.exists(), "the test's root is made by Debian's tools, and this is no Debian"),
+        (os.geteuid() != 0, "only root may mount and enter the test's root"),
+        (APART not in os.environ, "./invokew test.virtualbox was not asked, or may not mount"),
+        (bool(lacking), f"not installed: {', '.join(lacking)}"),
+        (NO_DRIVER.exists(), f"{NO_DRIVER} is here: the tests are about VirtualBox without it"),
+        (version != VAGRANT, f"written for Vagrant {VAGRANT}, this is {version}"),
+    )
+    return next((reason for holds, reason in reasons if holds), "")
 
 
 def root(shell: Shell) -> Path:
@@ -64,17 +63,20 @@ def root(shell: Shell) -> Path:
         if found:
             return found[-1]
         made = cache / "making"
-        if made.exists():
-            shell.run(["rm", "-rf", "--one-file-system", made])
+        _remove(shell, made)
         try:
             shell.run([script, made], timeout=1200)
         except ToolError as error:
             pytest.skip(f"no root could be made: {' | '.join(error.details[-3:])}")
         version = _installed(made)
-        kept = made.rename(cache / f"{version}-{recipe}")
-    if not version.startswith(f"{SERIES}."):
-        pytest.skip(f"written for VirtualBox {SERIES}, and Debian's archive has {version} now")
-    return kept
+        if version.startswith(f"{SERIES}."):
+            return made.rename(cache / f"{version}-{recipe}")
+        _remove(shell, made)
+    pytest.skip(f"written for VirtualBox {SERIES}, and Debian's archive has {version} now")
+
+
+def _remove(shell: Shell, folder: Path) -> None:
+    shell.run(["rm", "-rf", "--one-file-system", folder])
 
 
 def _installed(folder: Path) -> str:
@@ -176,6 +178,14 @@ def virtualbox(shell: Shell, folder: Path, state: Path) -> Iterator[Machines]:
             yield made
         finally:
             end_inside(folder)
+
+
+def show(machines: Machines) -> None:
+    """Give machines a screen to draw on, until everything in the root is ended."""
+    words = ["chroot", machines.root, "Xvfb", ":77", "-nolisten", "tcp", "-screen", "0", SCREEN]
+    threading.Thread(
+        target=machines.shell.run, args=[words], kwargs={"check": False}, daemon=True
+    ).start()
 
 
 def end_inside(folder: Path) -> None:

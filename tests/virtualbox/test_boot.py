@@ -64,8 +64,7 @@ def run(machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         if part.id in {"machine-root", OWN_BOXES["virtualbox"]}:
             fetch.ensure(run, part)
     monkeypatch.setenv("VBOX_START", "emulate")
-    display: list[str | Path] = ["chroot", machines.root, "Xvfb", ":77", "-nolisten", "tcp"]
-    run.tools.shell.detach([*display, "-screen", "0", "640x480x16"], tmp_path / "xvfb.log")
+    machinery.show(machines)
     return run
 
 
@@ -101,6 +100,7 @@ def test_the_own_box_boots_and_takes_the_first_role(run: Run, machines: Machines
     values = machines.info("labwright-vb-cp1")
     assert values["VMState"] == "running"
     assert (values["nictype1"], values["nic2"], values["ioapic"]) == ("virtio", "none", "on")
+    assert (values["usb"], values["audio"], values["effparavirtprovider"]) == ("off", "none", "kvm")
     assert values["Forwarding(0)"] == f"ssh,tcp,127.0.0.1,{one.nodes[0].ssh_port},,22"
 
     inventories = [render.ROOT / "inventory", folder.inventory]
