@@ -12,7 +12,7 @@ from labwright.errors import Finding
 Role = Literal["control_plane", "worker", "tools", "nas"]
 # The others stand beside the cluster: no kubelet runs there, and no pod.
 CLUSTER_ROLES: frozenset[Role] = frozenset({"control_plane", "worker"})
-ProviderName = Literal["virtualbox", "libvirt", "docker"]
+ProviderName = Literal["virtualbox", "libvirt", "docker", "hosts"]
 SupplyName = Literal["upstream", "packages", "bundle"]
 RancherTls = Literal["lab", "rancher"]
 
@@ -71,6 +71,42 @@ class NodeSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Bastion:
+    """A machine that ssh goes through; an empty ``user`` or ``key`` is ssh's own choice."""
+
+    host: str
+    port: int = 22
+    user: str = ""
+    key: str = ""
+    host_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A node as ssh reaches it; an empty ``user`` or ``key`` is ssh's own choice."""
+
+    name: str
+    host: str
+    port: int
+    user: str
+    key: str
+    bastion: Bastion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """A machine that lab.yaml names as a node.
+
+    ``node_address`` is where the other nodes reach it, ``None`` where that is where ssh arrives;
+    ``host_key`` is its public key or that key's fingerprint.
+    """
+
+    machine: Machine
+    node_address: IPv4Address | None = None
+    host_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RancherSpec:
     """What lab.yaml says of Rancher; an empty text leaves the choice to the planner.
 
@@ -111,6 +147,8 @@ class Spec:
     bundle: str = ""
     source: str = ""
     rancher: RancherSpec = RancherSpec()
+    load_balancer: tuple[IPv4Address, IPv4Address] | None = None
+    machines: tuple[Existing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +202,86 @@ class HostFacts:
     go_modules: bool | None = None
     upstream: Mapping[str, str] = field(default_factory=dict)
     nfs: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """An IPv4 address of a machine, and the network card that has it."""
+
+    device: str
+    mac: str
+    mtu: int
+    address: IPv4Interface
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What a machine remembers of the lab that it is a node of; ``owner`` is that lab's own id."""
+
+    lab: str
+    owner: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFacts:
+    """What was measured on a machine that is there already. Memory and disk in MiB.
+
+    ``ssh_address`` is where our connection arrived; ``listening`` maps a port to its program;
+    ``clock`` is how many seconds it is ahead of this computer; ``reaches_us`` says whether it
+    could open a connection to this computer.
+    """
+
+    hostname: str
+    machine_id: str
+    product_id: str
+    os: str
+    os_version: str
+    arch: str
+    container: bool
+    cpus: int
+    memory: int
+    disk_total: int
+    disk_free: int
+    disk_kind: str
+    cards: tuple[Card, ...]
+    routes: tuple[HostNetwork, ...]
+    nameservers: tuple[IPv4Address, ...]
+    ssh_address: IPv4Address | None
+    cgroup: Literal[1, 2]
+    caps: frozenset[str]
+    conntrack_tunable: bool
+    nfs: bool
+    overlay: bool
+    swaps: tuple[str, ...]
+    listening: Mapping[int, str]
+    leftovers: tuple[str, ...]
+    runtimes: tuple[str, ...]
+    installed: frozenset[str]
+    marker: Marker | None
+    clock: float
+    reaches_us: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What was measured on the machines of a lab, and what kept us from measuring.
+
+    ``here`` are this computer's own addresses and ``here_id`` its machine id; ``us`` is its
+    address as the machines reach it, ``None`` where they cannot.
+    """
+
+    machines: Mapping[str, MachineFacts]
+    problems: tuple[Finding, ...] = ()
+    here: frozenset[IPv4Address] = frozenset()
+    here_id: str = ""
+    us: IPv4Address | None = None
+
+    @property
+    def guest(self) -> str:
+        """The distribution of the machines, as the catalog names it; empty where they differ."""
+        found = {f"{m.os}-{m.os_version}" for m in self.machines.values()}
+        return found.pop() if len(found) == 1 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +475,9 @@ class Plan:
     yet where that is ``None``. ``bundle`` is the folder of the bundle that the lab is made from,
     and ``origin`` the supply that its software came from first. ``containers`` is the range of
     what a tools node runs itself. ``services_at`` are the add-ons that have a name in the lab's
-    domain.
+    domain. ``machines`` are those that were there already, and ``owner`` is the id by which they
+    know this lab; with ``tunnel`` they reach the host through the ssh connection to them.
+    ``balanced`` is lab.yaml's own range for services of type LoadBalancer.
     """
 
     name: str
@@ -392,6 +512,10 @@ class Plan:
     containers: IPv4Network = field(default=IPv4Network("172.29.0.0/16"))
     rancher: Rancher | None = None
     services_at: tuple[Service, ...] = ()
+    balanced: tuple[IPv4Address, IPv4Address] | None = None
+    machines: tuple[Existing, ...] = ()
+    owner: str = ""
+    tunnel: bool = False
 
     @property
     def domain(self) -> str:
@@ -401,6 +525,8 @@ class Plan:
     @property
     def load_balancer(self) -> tuple[IPv4Address, IPv4Address]:
         """The first and the last address that services of type LoadBalancer may have."""
+        if self.balanced:
+            return self.balanced
         start = self.subnet.network_address
         return start + 200, start + 249
 
@@ -437,14 +563,3 @@ class Plan:
 def domain(lab: str) -> str:
     """Name a lab's domain, below the one that ICANN keeps for private use (2024-07-29)."""
     return f"{lab}.internal"
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """A booted node as ssh reaches it, from ``vagrant ssh-config``."""
-
-    name: str
-    host: str
-    port: int
-    user: str
-    key: str

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface
 from typing import TypeVar
 
-from labwright import addresses, keys
+from labwright import addresses, keys, machines
 from labwright.catalog import Catalog, Guest, kubeadm_api, minor
-from labwright.errors import Finding, HostError, errors
+from labwright.errors import Finding, HostError, LabError, errors
 from labwright.model import (
     CLUSTER_ROLES,
     Box,
@@ -25,10 +25,12 @@ from labwright.model import (
     Role,
     Service,
     Spec,
+    Survey,
     domain,
 )
 from labwright.providers import PROVIDERS
 from labwright.providers.base import Provider
+from labwright.providers.hosts import node_facts
 from labwright.software import Inputs, Software, choose
 from labwright.supplies.base import ROLE_ARTIFACTS, charts
 
@@ -44,17 +46,25 @@ def build(given: Inputs) -> Plan:
     """
     spec, host = given.spec, given.host
     provider, provider_choice = _provider(spec, host, given.locked.word("provider"))
-    software = choose(given, provider)
-    place = addresses.place(
-        spec,
-        host,
-        provider.caps.subnets,
-        given.locked.subnet,
-        owner=network_name(spec.name),
-        strict=provider.caps.only_subnets,
-    )
-    nodes = tuple(_nodes(spec, place))
-    facts = provider.node_facts(host)
+    if provider.caps.boots:
+        software = choose(given, provider)
+        place = addresses.place(
+            spec,
+            host,
+            provider.caps.subnets,
+            given.locked.subnet,
+            owner=network_name(spec.name),
+            strict=provider.caps.only_subnets,
+        )
+        nodes = tuple(_nodes(spec, place))
+        facts, survey = provider.node_facts(host), Survey({})
+    else:
+        survey = given.survey or Survey({})
+        software, told = _existing(given, provider, survey)
+        spec = machines.measured(spec, survey)
+        place = addresses.Place(*machines.network(spec, survey), told)
+        nodes = tuple(_placed(spec, survey))
+        facts = node_facts(survey.machines)
     return Plan(
         name=spec.name,
         provider=provider.name,
@@ -64,7 +74,7 @@ def build(given: Inputs) -> Plan:
         versions=software.versions,
         kubeadm_api=kubeadm_api(software.versions["kubernetes"]),
         subnet=place.subnet,
-        host_address=place.subnet.network_address + 1,
+        host_address=_host_address(provider, survey, place),
         pods=spec.pods,
         services=spec.services,
         dns_service=spec.services.network_address + 10,
@@ -73,7 +83,7 @@ def build(given: Inputs) -> Plan:
         facts=facts,
         schedule_on_control_planes=spec.schedule_on_control_planes,
         addons=software.addons,
-        nameservers=host.nameservers,
+        nameservers=_nameservers(spec, survey) or host.nameservers,
         image_repository=software.image_repository,
         artifacts=software.artifacts,
         keys=software.keys,
@@ -84,14 +94,67 @@ def build(given: Inputs) -> Plan:
         choices=(provider_choice, *software.choices, place.choice),
         warnings=(
             *(*software.warnings, *place.warnings),
-            *(*_tight(spec, host), *_too_small(spec, software)),
+            *(_tight(spec, host) if provider.caps.boots else ()),
+            *_too_small(spec, software),
             *_unmountable(spec, facts),
         ),
         wanted=software.wanted,
         bundle=given.bundled.folder if given.bundled else "",
         rancher=_rancher(given) if "rancher" in software.addons else None,
         services_at=tuple(_services(spec, given.catalog, software.addons, nodes)),
+        balanced=spec.load_balancer,
+        machines=spec.machines,
+        owner=given.owner if spec.machines else "",
+        tunnel=bool(spec.machines) and survey.us is None,
     )
+
+
+def _existing(
+    given: Inputs, provider: Provider, survey: Survey
+) -> tuple[Software, tuple[Finding, ...]]:
+    """Choose the software for machines that are there; give what there is to say of them.
+
+    Raises HostError with all that is wrong with any of them.
+    """
+    found = machines.judge(machines.Asked(given.spec, survey, given.host, given.owner))
+    try:
+        software = choose(given, provider)
+    except LabError:
+        if errors(found):
+            raise HostError(found) from None
+        raise
+    found += machines.wrong_guests(survey, software.guest.name, given.catalog)
+    if errors(found):
+        raise HostError(found)
+    return software, tuple(found)
+
+
+def _placed(spec: Spec, survey: Survey) -> Iterable[Node]:
+    """Give the nodes as the machines are: their own addresses and cards."""
+    slices = spec.pods.subnets(new_prefix=24)
+    cards = machines.cards(spec, survey)
+    for wanted in spec.nodes:
+        yield Node(
+            name=wanted.name,
+            role=wanted.role,
+            size=wanted.size,
+            address=cards[wanted.name].address,
+            pods=next(slices) if wanted.role in CLUSTER_ROLES else None,
+            mac=cards[wanted.name].mac,
+        )
+
+
+def _host_address(provider: Provider, survey: Survey, place: addresses.Place) -> IPv4Address:
+    """Say where nodes reach this computer: through the tunnel it is on their own loopback."""
+    if provider.caps.boots:
+        return place.subnet.network_address + 1
+    return survey.us or IPv4Address("127.0.0.1")
+
+
+def _nameservers(spec: Spec, survey: Survey) -> tuple[IPv4Address, ...]:
+    """Machines that are there have name servers of their own."""
+    first = survey.machines.get(spec.nodes[0].name)
+    return first.nameservers if first else ()
 
 
 def pinned(made: Plan, pins: Pins, roles_digest: str) -> Plan:
@@ -117,12 +180,16 @@ def network_name(lab: str) -> str:
 def _provider(spec: Spec, host: HostFacts, before: str) -> tuple[Provider, Choice]:
     if spec.provider:
         provider = PROVIDERS[spec.provider]
+        if not provider.caps.boots:
+            return provider, Choice("provider", provider.name, "lab.yaml names machines")
         if found := errors(provider.probe(host)):
             raise HostError(found)
         return provider, Choice("provider", provider.name, "lab.yaml asks for it")
     reasons: list[str] = []
     found_all: list[Finding] = []
     for name, provider in sorted(PROVIDERS.items(), key=lambda item: item[0] != before):
+        if not provider.caps.boots:
+            continue  # Only lab.yaml can name machines.
         found = errors(provider.probe(host))
         if not found:
             first = "as lab.lock has it" if name == before else "the first choice"

@@ -11,7 +11,16 @@ from labwright.catalog import Catalog, Component, Constraint, Guest, Release, as
 from labwright.catalog.ranges import within
 from labwright.errors import Finding, HostError, LabError, SpecError, errors
 from labwright.lock import Locked
-from labwright.model import Artifact, Chart, Choice, HostFacts, Spec, SupplyName, Wanted
+from labwright.model import (
+    Artifact,
+    Chart,
+    Choice,
+    HostFacts,
+    Spec,
+    SupplyName,
+    Survey,
+    Wanted,
+)
 from labwright.providers.base import Provider
 from labwright.supplies import SUPPLIES
 from labwright.supplies.base import BY_CHART, ROLE_ARTIFACTS, Chosen, Supply
@@ -39,7 +48,9 @@ class Inputs:
     """All that decides a plan.
 
     ``roles_digest`` is the digest of what a node is baked with; ``locked`` is an earlier
-    lab.lock, kept to where it is still possible; ``stored`` are the keys that the store has.
+    lab.lock, kept to where it is still possible; ``stored`` are the keys that the store has;
+    ``survey`` is what machines are like that are there already, and ``owner`` the id by which
+    they know the lab.
     """
 
     spec: Spec
@@ -50,6 +61,8 @@ class Inputs:
     stored: frozenset[str] = field(default_factory=frozenset)
     bundled: Bundled | None = None
     chart: Chart | None = None
+    survey: Survey | None = None
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +192,11 @@ def _problem(given: Inputs, provider: Provider, supply: Supply) -> solver.Proble
         del facts["supply"]
     if provider.name == "docker" or supply.name == "packages":
         facts["guest"] = "debian-12"
+    elif given.survey and given.survey.guest in given.catalog.guests:
+        facts["guest"] = given.survey.guest
     facts["cgroup"] = str(host.cgroup) if not provider.caps.own_kernel else "2"
+    if given.survey and given.survey.machines:
+        facts["cgroup"] = str(min(m.cgroup for m in given.survey.machines.values()))
     for component, tool in {"vagrant": "vagrant", "virtualbox": "VBoxManage"}.items():
         if tool in host.tools and host.tools[tool].version:
             facts[component] = host.tools[tool].version

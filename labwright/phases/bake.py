@@ -12,6 +12,7 @@ from labwright import render
 from labwright.model import Machine
 from labwright.phases.base import Run
 from labwright.phases.fetch import folders, recheck, stock
+from labwright.providers import PROVIDERS
 from labwright.tools import ansible, workdir
 from labwright.tools.serve import serving
 from labwright.tools.ssh import ensure_key, host_keys
@@ -31,6 +32,8 @@ class Bake:
 
     def skip(self, run: Run) -> str | None:
         """Skip for virtual machines, whose boxes take the roles at converge, and when baked."""
+        if not PROVIDERS[run.plan.provider].caps.boots:
+            return "the machines are there already"
         if run.plan.provider != "docker":
             return f"{run.plan.provider} nodes start from a box"
         return "baked before" if run.tools.docker.has_image(run.plan.node_image) else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from labwright import render
 from labwright.errors import BootError, Finding
 from labwright.model import Machine
+from labwright.phases import existing
 from labwright.phases.base import Run
 from labwright.plan import network_name
 from labwright.providers import PROVIDERS
@@ -23,6 +24,8 @@ class Boot:
 
     def title(self, run: Run) -> str:
         """Count the machines."""
+        if not _boots(run):
+            return f"Note how to reach {len(run.plan.nodes)} machines"
         return f"Boot {len(run.plan.nodes)} machines on {run.plan.provider}"
 
     def skip(self, run: Run) -> str | None:
@@ -31,6 +34,8 @@ class Boot:
 
     def outline(self, run: Run) -> list[str]:
         """Name the machines with their addresses and sizes."""
+        if not _boots(run):
+            return [f"reach {n.name} ({n.role.replace('_', ' ')})" for n in run.plan.nodes]
         return [
             f"boot {n.name} ({n.role.replace('_', ' ')}) at {n.address.ip}, "
             f"{n.size.cpus} CPU, {n.size.memory} MiB"
@@ -39,6 +44,10 @@ class Boot:
 
     def execute(self, run: Run) -> None:
         """Start what does not run. Raises BootError."""
+        if not _boots(run):
+            existing.connect(run)
+            run.conclude("all answer")
+            return
         ensure_network(run)
         if self._all_answer(run):
             run.conclude("all were running")
@@ -91,6 +100,8 @@ def read_machines(folder: Workdir) -> dict[str, Machine]:
 
 def any_answers(run: Run) -> bool:
     """Whether at least one machine of a made lab shows an ssh host key."""
+    if not _boots(run):
+        return any(existing.answers(run).values())
     for machine in read_machines(run.workdir).values():
         try:
             host_keys(run.tools.shell, [machine], deadline=0)
@@ -98,6 +109,17 @@ def any_answers(run: Run) -> bool:
             continue
         return True
     return False
+
+
+def states(run: Run) -> dict[str, str]:
+    """Give each machine's state: ``running``, or the provider's own word."""
+    if not _boots(run):
+        return {name: "running" if a else "silent" for name, a in existing.answers(run).items()}
+    return run.vagrant.states()
+
+
+def _boots(run: Run) -> bool:
+    return PROVIDERS[run.plan.provider].caps.boots
 
 
 def ensure_network(run: Run) -> None:

@@ -13,6 +13,7 @@ from labwright.errors import Finding, HostError, SpecError, SupplyError
 from labwright.locate import read_plan
 from labwright.lock import Stocked
 from labwright.model import Artifact, Chart, HostFacts, Plan, Spec
+from labwright.phases import existing
 from labwright.phases.base import Run, Tools
 from labwright.providers import PROVIDERS
 from labwright.recipes import HOST_PACKAGES, pins
@@ -81,6 +82,7 @@ class Preflight:
         """
         bundled = open_bundle(run)
         facts = measure(run.tools, run.spec)
+        existing.begin(run)
         made = make(run, facts, bundled)
         refuse_drift(run, lock.content(made, Stocked()))
         _refuse_taken_name(run, made, facts)
@@ -134,6 +136,8 @@ def make(run: Run, facts: HostFacts, bundled: Bundled | None = None) -> Plan:
             stored=frozenset(p.name for p in _entries(run.tools.store.root)),
             bundled=bundled,
             chart=_own_chart(run.spec),
+            survey=existing.survey(run),
+            owner=existing.owner(run),
         )
     )
 

@@ -17,7 +17,8 @@ class Caps:
 
     ``subnets`` are the ranges that lab networks may lie in, the first choice first;
     ``only_subnets`` says that it refuses any other;
-    ``own_network`` says that Labwright makes the lab's network itself before Vagrant runs.
+    ``own_network`` says that Labwright makes the lab's network itself before Vagrant runs;
+    ``boots`` that it makes machines at all, and does not take those that are there.
     """
 
     parallel_boot: bool
@@ -26,6 +27,7 @@ class Caps:
     own_network: bool
     only_subnets: bool
     subnets: tuple[IPv4Network, ...]
+    boots: bool = True
 
 
 class Provider(Protocol):

@@ -19,7 +19,7 @@ LAYERS = (
     {"authority", "bundle", "catalog", "keys", "oci"},
     {"lock", "solver", "spec"},
     {"providers", "supplies"},
-    {"addresses", "doctor", "software"},
+    {"addresses", "doctor", "machines", "software"},
     {"plan"},
     {"render", "tools"},
     {"addons", "kubeconfig", "locate"},
@@ -34,7 +34,8 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 # The only importers of what starts processes or drives other tools.
 HOMES = {
-    "subprocess": {"tools/shell.py", "tools/vagrant.py"},
+    # measure.py does not run here: it is sent to machines.
+    "subprocess": {"tools/shell.py", "tools/vagrant.py", "tools/data/measure.py"},
     "vagrant": {"tools/vagrant.py"},
     "ansible_runner": {"tools/ansible.py"},
     "jinja2": {"render.py"},
