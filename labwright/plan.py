@@ -90,7 +90,7 @@ def build(given: Inputs) -> Plan:
         node_image=_node_image(software.keys, given.roles_digest, None),
         node_args=provider.node_args(host),
         host_cpus=host.cpus,
-        box=spec.box or _box(software.guest, provider),
+        box=(spec.box or _box(software.guest, provider)) if provider.caps.boots else None,
         choices=(provider_choice, *software.choices, place.choice),
         warnings=(
             *(*software.warnings, *place.warnings),

@@ -32,6 +32,7 @@ PROGRAMS = {
     "gpgv": "gpgv",
     "iptables": "iptables",
     "skopeo": "skopeo",
+    "ssh": "openssh-client",
 }
 
 

@@ -19,7 +19,7 @@ from labwright.phases.bake import ENTRYPOINT
 from labwright.phases.base import Tools
 from labwright.providers import PROVIDERS
 from labwright.supplies.base import base_root
-from labwright.tools import host, workdir
+from labwright.tools import apt, host, workdir
 from labwright.tools.docker import Docker
 from labwright.tools.shell import Shell
 from labwright.tools.store import Store
@@ -27,6 +27,22 @@ from tests.fakes import planned, run_of
 
 LABEL = "labwright.test-machines"
 _KEYS = "/home/vagrant/.ssh/authorized_keys"
+
+# Users stay when Debian's packages go, and dpkg and ldconfig keep books of their own.
+_BOOKS = r"/(passwd|group|shadow|gshadow|subuid|subgid)-?$|ld.so.cache$|/\.pwd\.lock$"
+LOOKS = {
+    "hostname": "hostname; cat /etc/hostname /etc/hosts",
+    "packages": "dpkg-query -W -f '${db:Status-Status} ${Package} ${Version}\n'; apt-mark showhold",
+    "etc": "find /etc -type f -o -type l | sort | grep -Ev 'BOOKS' | "
+    "xargs -d '\n' sha256sum 2>&1 | grep -v ssl/certs/java".replace("BOOKS", _BOOKS),
+    "folders": "ls -A / /opt /srv /usr/local /usr/local/* /var/lib /root /home/vagrant",
+    "masked": "systemctl list-unit-files --state=masked --no-legend",
+    "network": "ip -brief link | sed 's/@.*//'; ip -4 -o address; ip route",
+    "mounts": "cut -d ' ' -f 2,3 /proc/mounts | sort",
+    "kernel": "sysctl -n net.ipv4.ip_forward kernel.panic vm.overcommit_memory",
+    "listening": "ss -Htln | awk '{ print $4 }' | sort",
+    "failed": "systemctl --failed --no-legend",
+}
 
 
 @dataclass
@@ -54,8 +70,27 @@ class Machines:
     def shell(self, node: str, script: str) -> str:
         return self.run(node, "sh", "-c", script)
 
+    def look(self, node: str) -> dict[str, str]:
+        """Give all of a machine that a lab might change, to compare it with later."""
+        found = {name: self.shell(node, script) for name, script in LOOKS.items()}
+        pid = docker("inspect", "--format", "{{.State.Pid}}", self.container(node)).strip()
+        # The machine's own iptables comes with the lab, and its rules must not stay without it.
+        words = ["nsenter", "--net", "--target", pid, "iptables-save"]
+        rules = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        found["firewall"] = "\n".join(line for line in rules.splitlines() if line[:2] == "-A")
+        return found
+
     def public_key(self, node: str) -> str:
         return " ".join(self.run(node, "cat", "/etc/ssh/ssh_host_ed25519_key.pub").split()[:2])
+
+
+def _ensure_docker() -> None:
+    """Have a Docker daemon, as the first lab.up on a computer has one."""
+    own = Docker(Shell())
+    if not own.api()[0]:
+        if host.which("dockerd") is None:
+            apt.install(Shell(), ["docker.io"], lambda _line: None)
+        own.start(workdir.cache() / "dockerd.log")
 
 
 def docker(*words: str) -> str:
@@ -76,6 +111,7 @@ def machines(
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     made = Machines(name, key, subnet)
     jump = bool(ways.get("jump"))
+    _ensure_docker()
     labels = ("--label", f"{LABEL}={name}")
     base = subnet.rpartition(".")[0]
     # The computer has no address on an internal network, and so no way there.
@@ -88,6 +124,9 @@ def machines(
             docker("network", "connect", "bridge", made.container("jump"))
             facts = json.loads(docker("inspect", made.container("jump")))[0]
             made.addresses["jump"] = facts["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
+            # As behind any bastion: the way out is another machine's affair, but there is one.
+            for node in nodes:
+                made.run(node, "ip", "route", "add", "default", "via", f"{base}.{11 + len(nodes)}")
         yield made
     finally:
         for kind, removal in {"ps": ("rm", "-f", "-v"), "network": ("network", "rm")}.items():

@@ -407,6 +407,7 @@ def test_machines_of_a_guest_start_from_its_box(provider: ProviderName) -> None:
     plan = planned({"provider": provider, "supply": "upstream"}, online(HOSTS[provider]))
     boxes = {
         "docker": None,
+        "hosts": None,
         "virtualbox": "bento/ubuntu-24.04",
         "libvirt": "cloud-image/ubuntu-24.04",
     }
