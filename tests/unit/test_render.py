@@ -22,7 +22,7 @@ from labwright import lock, render
 from labwright.events import mask
 from labwright.locate import read_lock
 from labwright.lock import Stocked
-from labwright.model import Box, Machine, Plan, ProviderName, SupplyName
+from labwright.model import Bastion, Box, Machine, Plan, ProviderName, SupplyName
 from labwright.phases.fetch import stock
 from labwright.supplies import SUPPLIES
 from labwright.supplies.base import ROLE_PACKAGES
@@ -429,3 +429,46 @@ def test_ssh_itself_understands_its_configuration(tmp_path: Path) -> None:
     assert said["userknownhostsfile"] == str(tmp_path / "known hosts")
     assert said["stricthostkeychecking"] == "true"
     assert said["passwordauthentication"] == "no"
+
+
+def behind(bastion: Bastion | None) -> dict[str, Machine]:
+    return {
+        "cp1": Machine("cp1", "10.0.0.11", 2201, "admin", "/k y", bastion),
+        "w1": Machine("w1", "w1.lan", 22, "", "", bastion),
+    }
+
+
+@pytest.mark.skipif(not shutil.which("ssh"), reason="ssh is not on PATH")
+def test_machines_behind_a_bastion_are_reached_through_it(tmp_path: Path) -> None:
+    config = tmp_path / "ssh_config"
+    known = tmp_path / "known hosts"
+    config.write_text(render.existing_config(behind(Bastion("gate", 2022, "jo", "/g")), known))
+
+    def said(name: str) -> dict[str, str]:
+        out = Shell().run(["ssh", "-G", "-F", config, name]).out
+        return dict(line.partition(" ")[::2] for line in out.splitlines())
+
+    assert (said("cp1")["proxyjump"], said("w1")["proxyjump"]) == ("bastion1", "bastion1")
+    gate = said("bastion1")
+    assert (gate["hostname"], gate["port"], gate["user"]) == ("gate", "2022", "jo")
+    for name in ("cp1", "w1", "bastion1"):
+        assert said(name)["hostkeyalias"] == name
+        assert said(name)["stricthostkeychecking"] == "true"
+        assert said(name)["userknownhostsfile"] == str(known)
+    # Without a key it is ssh's own choice, the agent's keys among it.
+    assert (said("cp1")["identitiesonly"], said("w1")["identitiesonly"]) == ("yes", "no")
+
+
+@pytest.mark.parametrize("bastion", [None, Bastion("gate")])
+def test_a_bastion_is_none_of_the_machines(bastion: Bastion | None, tmp_path: Path) -> None:
+    text = render.existing_config(behind(bastion), tmp_path / "known")
+    assert parse_ssh_config(text) == behind(None)
+
+
+def test_ansible_reaches_machines_as_ssh_does() -> None:
+    tree = yaml.safe_load(render.existing_machines({"w1": "jo"}, Path("/a lab/ssh_config")))
+    assert tree["nodes"]["hosts"]["w1"] == {
+        "ansible_host": "w1",
+        "ansible_user": "jo",
+        "ansible_ssh_common_args": "-F '/a lab/ssh_config'",
+    }
