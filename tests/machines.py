@@ -126,7 +126,7 @@ def machines(
             made.addresses["jump"] = facts["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
             # As behind any bastion: the way out is another machine's affair, but there is one.
             for node in nodes:
-                made.run(node, "ip", "route", "add", "default", "via", f"{base}.{11 + len(nodes)}")
+                made.run(node, "ip", "route", "replace", "default", "via", f"{base}.{11 + len(nodes)}")
         yield made
     finally:
         for kind, removal in {"ps": ("rm", "-f", "-v"), "network": ("network", "rm")}.items():

@@ -60,18 +60,22 @@ class Ssh:
             forward = f"127.0.0.1:{theirs}:127.0.0.1:{ours}"
             words = ["ssh", "-F", str(self._config), *_AT_ONCE, "-M", "-S", str(socket), "-f", "-N"]
             words += ["-o", "ExitOnForwardFailure=yes", "-R", forward, node]
-            self._shell.run(words, timeout=60)
+            # What stays in the background keeps standard error, and nobody would see its end.
+            quiet = ["sh", "-c", 'exec "$@" >/dev/null 2>"$0"', f"{socket}.log"]
+            self._shell.run([*quiet, *words], timeout=60)
             close = ["ssh", "-F", str(self._config), "-S", str(socket), "-O", "exit", node]
             return lambda: void(self._shell.run(close, timeout=30, check=False))
 
         with ThreadPoolExecutor(8) as pool:
             jobs = {node: pool.submit(open_one, node) for node in nodes}
-        failed = []
+        failed: list[Finding] = []
         for node, job in jobs.items():
             try:
                 closers.append(job.result())
             except ToolError as error:
-                why = (error.result.tail(1) or ("",))[0]
+                said = folder / f"{node}.log"
+                lines = said.read_text("utf-8").splitlines() if said.is_file() else []
+                why = "; ".join(lines[-2:]) or error.findings[0].what
                 what = "it does not let this computer's packages come through ssh"
                 fix = f"AllowTcpForwarding yes in its sshd_config, and nothing on its port {theirs}"
                 failed.append(Finding("hosts.no-way-back", "error", what, why, fix, node))
