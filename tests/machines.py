@@ -125,8 +125,9 @@ def machines(
             facts = json.loads(docker("inspect", made.container("jump")))[0]
             made.addresses["jump"] = facts["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
             # As behind any bastion: the way out is another machine's affair, but there is one.
+            way_out = f"{base}.{11 + len(nodes)}"
             for node in nodes:
-                made.run(node, "ip", "route", "replace", "default", "via", f"{base}.{11 + len(nodes)}")
+                made.run(node, "ip", "route", "replace", "default", "via", way_out)
         yield made
     finally:
         for kind, removal in {"ps": ("rm", "-f", "-v"), "network": ("network", "rm")}.items():

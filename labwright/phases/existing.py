@@ -299,8 +299,24 @@ def reset(run: Run, wanted: Sequence[str]) -> None:
     if silent:
         _leave(run, named(made, silent))
     todo = [name for name in wanted if alive[name]]
-    if not todo:
-        return
+    if todo:
+        _play(run, todo)
+    _forget(run, wanted)
+
+
+def _forget(run: Run, gone: Sequence[str]) -> None:
+    """Forget the host keys: what bears the name next is another machine."""
+    known = _read_known(run.workdir.known_hosts)
+    lines = [
+        f"{name} {key.kind} {key.blob}\n"
+        for name, keys in known.items()
+        if name not in gone
+        for key in keys
+    ]
+    write(run.workdir.known_hosts, "".join(lines), 0o600)
+
+
+def _play(run: Run, todo: Sequence[str]) -> None:
     run.say(f"reset {', '.join(todo)}")
     ansible.play(
         "reset.yml",
