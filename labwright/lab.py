@@ -95,15 +95,17 @@ class Lab:
     def destroy(self) -> None:
         """Remove every trace of the lab, after asking by name. Raises BootError, HostError."""
         question = f"Destroy lab {self.name}: its machines, disks, keys and reports?"
+        why = "not confirmed"
         if self.workdir.exists and (named := existing.names(self._made().plan)):
             question = (
                 f"Destroy lab {self.name}: take Kubernetes, its packages and all data of the lab "
                 f"off these machines: {named}; and its keys and reports here?"
             )
+            why = f"not confirmed for {named}"
         if not (self.options.yes or self.options.ask(question)):
             what = f"lab {self.name} was left as it is"
             fix = "answer yes, or give --yes"
-            raise HostError(Finding("host.no-consent", "error", what, "not confirmed", fix))
+            raise HostError(Finding("host.no-consent", "error", what, why, fix))
         run = self._made() if self.workdir.exists else self._wanted()
         self._phases("lab.destroy", (Destroy(),), run)
         # Holding a lab that never was has made its folder.

@@ -60,7 +60,8 @@ class Retire:
         question = f"lab.yaml has no {', '.join([*gone, *data])} any more: {', '.join(todo)}?"
         if not run.consent(question):
             end = "reset" if made.machines else "destroyed, with what is on its disk"
-            whats = [f"{', '.join(gone)} would be {end}"] if gone else []
+            named = ", ".join(_called(made, name) for name in gone)
+            whats = [f"{named} would be {end}"] if gone else []
             whats += [f"{name} would go, and with it {HOLDERS[name]}" for name in data]
             fix = "answer yes, give --yes, or put what is missing back into lab.yaml"
             found = [Finding("host.no-consent", "error", w, "not confirmed", fix) for w in whats]
