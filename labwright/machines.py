@@ -272,7 +272,7 @@ def _has_address(asked: Asked, node: NodeSpec, facts: MachineFacts) -> Iterator[
     wanted = existing.node_address or facts.ssh_address
     yield _finding(
         "node-address",
-        f"it does not have the address {wanted}",
+        f"it does not have the address {wanted}" if wanted else "ssh reaches it by no IPv4 address",
         f"it has {has}",
         f"machines: {{{node.name}: {{node_address: …}}}}, where the other machines reach it",
     )

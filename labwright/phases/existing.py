@@ -135,6 +135,10 @@ def _learn(
 ) -> None:
     """Learn the keys of machines that were never met. Raises HostError."""
     run, shell = meeting.run, meeting.run.tools.shell
+    for name, key in wanted.items():
+        if key and not any(known.is_named(key) for known in meeting.known.get(name, ())):
+            # lab.yaml speaks for a machine that was made anew.
+            meeting.known.pop(name, None)
     strange = [name for name in wanted if name not in meeting.known]
     meeting.note()
     with ThreadPoolExecutor(AT_ONCE) as pool:

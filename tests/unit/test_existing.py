@@ -144,6 +144,16 @@ def test_a_key_of_lab_yaml_needs_no_question(named: str, tmp_path: Path) -> None
     assert existing.survey(run)
 
 
+def test_lab_yaml_speaks_for_a_machine_that_was_made_anew(tmp_path: Path) -> None:
+    each = {name: {"address": a, "host_key": KEY.fingerprint} for name, a in TWO.items()}
+    run = showing(tmp_path, consent=False, raw={"machines": each})
+    run.workdir.path.mkdir(parents=True)
+    run.workdir.known_hosts.write_text(f"cp1 ssh-ed25519 {OTHER}\n")
+    existing.begin(run)
+    assert f"cp1 ssh-ed25519 {BLOB}" in run.workdir.known_hosts.read_text("utf-8").splitlines()
+    assert OTHER not in run.workdir.known_hosts.read_text("utf-8")
+
+
 def test_another_key_than_lab_yaml_s_is_an_error_even_with_consent(tmp_path: Path) -> None:
     wrong = {"address": "192.0.2.11", "host_key": f"ssh-ed25519 {OTHER}"}
     run = showing(tmp_path, consent=True, raw={"machines": {**TWO, "cp1": wrong}})
