@@ -66,5 +66,7 @@ def explain(error: LabError) -> None:
 
 def _words(error: LabError) -> Iterable[str]:
     for finding in error.findings:
-        yield from (finding.what, finding.why)
+        # What a machine's ssh said was read already, and is of no machine that we made.
+        if not finding.id.startswith("hosts."):
+            yield from (finding.what, finding.why)
     yield from error.details

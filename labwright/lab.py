@@ -16,7 +16,7 @@ from labwright.errors import INTERRUPTED, Finding, HostError, LabError, SpecErro
 from labwright.events import Event, Journal, Sink, nowhere, tee
 from labwright.locate import lock_of, name_of, read_lock, read_plan, read_spec
 from labwright.model import Node, Plan
-from labwright.phases import diagnosis, preflight, rancher, support
+from labwright.phases import boot, diagnosis, existing, preflight, rancher, support
 from labwright.phases.bake import Bake
 from labwright.phases.base import Phase, Run, Tools, run_all
 from labwright.phases.boot import Boot
@@ -95,10 +95,17 @@ class Lab:
     def destroy(self) -> None:
         """Remove every trace of the lab, after asking by name. Raises BootError, HostError."""
         question = f"Destroy lab {self.name}: its machines, disks, keys and reports?"
+        why = "not confirmed"
+        if self.workdir.exists and (named := existing.names(self._made().plan)):
+            question = (
+                f"Destroy lab {self.name}: take Kubernetes, its packages and all data of the lab "
+                f"off these machines: {named}; and its keys and reports here?"
+            )
+            why = f"not confirmed for {named}"
         if not (self.options.yes or self.options.ask(question)):
             what = f"lab {self.name} was left as it is"
             fix = "answer yes, or give --yes"
-            raise HostError(Finding("host.no-consent", "error", what, "not confirmed", fix))
+            raise HostError(Finding("host.no-consent", "error", what, why, fix))
         run = self._made() if self.workdir.exists else self._wanted()
         self._phases("lab.destroy", (Destroy(),), run)
         # Holding a lab that never was has made its folder.
@@ -180,7 +187,7 @@ class Lab:
     def status(self) -> dict[str, Any]:
         """Give the lab's state as JSON-like data: ``nodes`` by name, and the first ``problem``."""
         run = self._made()
-        states = run.vagrant.states()
+        states = boot.states(run)
         first = run.plan.control_planes[0].name
         problem, ready = "", {}
         if states.get(first) == "running":

@@ -23,7 +23,7 @@ NUMBERS: Mapping[str, range] = {
     "nas": range(111, 121),
     "load_balancer": range(200, 250),
 }
-ProviderName = Literal["virtualbox", "libvirt", "docker"]
+ProviderName = Literal["virtualbox", "libvirt", "docker", "hosts"]
 SupplyName = Literal["upstream", "packages", "bundle"]
 RancherTls = Literal["lab", "rancher"]
 
@@ -82,6 +82,42 @@ class NodeSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Bastion:
+    """A machine that ssh goes through; an empty ``user`` or ``key`` is ssh's own choice."""
+
+    host: str
+    port: int = 22
+    user: str = ""
+    key: str = ""
+    host_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A node as ssh reaches it; an empty ``user`` or ``key`` is ssh's own choice."""
+
+    name: str
+    host: str
+    port: int
+    user: str
+    key: str
+    bastion: Bastion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """A machine that lab.yaml names as a node.
+
+    ``node_address`` is where the other nodes reach it, ``None`` where that is where ssh arrives;
+    ``host_key`` is its public key or that key's fingerprint.
+    """
+
+    machine: Machine
+    node_address: IPv4Address | None = None
+    host_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RancherSpec:
     """What lab.yaml says of Rancher; an empty text leaves the choice to the planner.
 
@@ -122,6 +158,8 @@ class Spec:
     bundle: str = ""
     source: str = ""
     rancher: RancherSpec = RancherSpec()
+    load_balancer: tuple[IPv4Address, IPv4Address] | None = None
+    machines: tuple[Existing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +254,86 @@ class Place:
     ports: Mapping[str, int] = field(default_factory=dict)
     macs: Mapping[str, str] = field(default_factory=dict)
     node_image: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """An IPv4 address of a machine, and the network card that has it."""
+
+    device: str
+    mac: str
+    mtu: int
+    address: IPv4Interface
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What a machine remembers of the lab that it is a node of; ``owner`` is that lab's own id."""
+
+    lab: str
+    owner: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFacts:
+    """What was measured on a machine that is there already. Memory and disk in MiB.
+
+    ``ssh_address`` is where our connection arrived; ``listening`` maps a port to its program;
+    ``clock`` is how many seconds it is ahead of this computer; ``reaches_us`` says whether it
+    could open a connection to this computer.
+    """
+
+    hostname: str
+    machine_id: str
+    product_id: str
+    os: str
+    os_version: str
+    arch: str
+    container: bool
+    cpus: int
+    memory: int
+    disk_total: int
+    disk_free: int
+    disk_kind: str
+    cards: tuple[Card, ...]
+    routes: tuple[HostNetwork, ...]
+    nameservers: tuple[IPv4Address, ...]
+    ssh_address: IPv4Address | None
+    cgroup: Literal[1, 2]
+    caps: frozenset[str]
+    conntrack_tunable: bool
+    nfs: bool
+    overlay: bool
+    swaps: tuple[str, ...]
+    listening: Mapping[int, str]
+    leftovers: tuple[str, ...]
+    runtimes: tuple[str, ...]
+    installed: frozenset[str]
+    marker: Marker | None
+    clock: float
+    reaches_us: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What was measured on the machines of a lab, and what kept us from measuring.
+
+    ``here`` are this computer's own addresses and ``here_id`` its machine id; ``us`` is its
+    address as the machines reach it, ``None`` where they cannot.
+    """
+
+    machines: Mapping[str, MachineFacts]
+    problems: tuple[Finding, ...] = ()
+    here: frozenset[IPv4Address] = frozenset()
+    here_id: str = ""
+    us: IPv4Address | None = None
+
+    @property
+    def guest(self) -> str:
+        """The distribution of the machines, as the catalog names it; empty where they differ."""
+        found = {f"{m.os}-{m.os_version}" for m in self.machines.values()}
+        return found.pop() if len(found) == 1 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,7 +530,10 @@ class Plan:
     and ``origin`` the supply that its software came from first. ``containers`` is the range of
     what a tools node runs itself. ``services_at`` are the add-ons that have a name in the lab's
     domain. ``own_box`` says that ``box`` is one that is built here; ``mtu`` is the size of the
-    largest packet that pods send.
+    largest packet that pods send. ``machines`` are those that were there already, and ``owner``
+    is the id by which they know this lab; with ``tunnel`` they reach the host through the ssh
+    connection to them.
+    ``balanced`` is lab.yaml's own range for services of type LoadBalancer.
     """
 
     name: str
@@ -449,6 +570,10 @@ class Plan:
     services_at: tuple[Service, ...] = ()
     own_box: bool = False
     mtu: int = 1500
+    balanced: tuple[IPv4Address, IPv4Address] | None = None
+    machines: tuple[Existing, ...] = ()
+    owner: str = ""
+    tunnel: bool = False
 
     @property
     def domain(self) -> str:
@@ -458,6 +583,8 @@ class Plan:
     @property
     def load_balancer(self) -> tuple[IPv4Address, IPv4Address]:
         """The first and the last address that services of type LoadBalancer may have."""
+        if self.balanced:
+            return self.balanced
         start, numbers = self.subnet.network_address, NUMBERS["load_balancer"]
         return start + numbers[0], start + numbers[-1]
 
@@ -508,14 +635,3 @@ class Plan:
 def domain(lab: str) -> str:
     """Name a lab's domain, below the one that ICANN keeps for private use (2024-07-29)."""
     return f"{lab}.internal"
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """A booted node as ssh reaches it, from ``vagrant ssh-config``."""
-
-    name: str
-    host: str
-    port: int
-    user: str
-    key: str

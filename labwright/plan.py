@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Interface
-from typing import TypeVar, get_args
+from typing import TypeVar
 
-from labwright import addresses, keys
+from labwright import keys, site
 from labwright.catalog import Catalog, kubeadm_api, minor
 from labwright.errors import Finding, HostError, errors
 from labwright.model import (
-    CLUSTER_ROLES,
-    NUMBERS,
     Choice,
     HostFacts,
     Node,
@@ -22,14 +19,13 @@ from labwright.model import (
     Pins,
     Plan,
     Rancher,
-    Role,
     Service,
     Spec,
     domain,
 )
 from labwright.providers import PROVIDERS
 from labwright.providers.base import Provider
-from labwright.software import Inputs, Software, choose
+from labwright.software import Inputs, Software
 from labwright.supplies.base import ROLE_ARTIFACTS, charts
 
 # MiB on one node, for Rancher with its webhook and Fleet beside what a node runs anyway.
@@ -42,15 +38,10 @@ def build(given: Inputs) -> Plan:
 
     Raises SpecError for what lab.yaml must change, HostError for what the host must.
     """
-    spec, host = given.spec, given.host
-    provider, provider_choice = _provider(spec, host, given.locked.word("provider"))
-    software = choose(given, provider)
-    ground = _ground(given, provider)
-    place = addresses.settle(ground)
-    ports, port_choices = _ports(given, provider)
-    mtu, mtu_choice = addresses.mtu(host)
-    nodes = tuple(_nodes(ground, place, ports))
-    facts = provider.node_facts(host)
+    host = given.host
+    provider, provider_choice = _provider(given.spec, host, given.locked.word("provider"))
+    place = site.settle(given, provider)
+    spec, software, networks = place.spec, place.software, place.networks
     return Plan(
         name=spec.name,
         provider=provider.name,
@@ -59,17 +50,17 @@ def build(given: Inputs) -> Plan:
         guest=software.guest.name,
         versions=software.versions,
         kubeadm_api=kubeadm_api(software.versions["kubernetes"]),
-        subnet=place.subnet,
-        host_address=place.subnet.network_address + 1,
-        pods=place.pods,
-        services=place.services,
-        dns_service=place.services.network_address + 10,
-        containers=place.containers,
-        nodes=nodes,
-        facts=facts,
+        subnet=networks.subnet,
+        host_address=place.host_address,
+        pods=networks.pods,
+        services=networks.services,
+        dns_service=networks.services.network_address + 10,
+        containers=networks.containers,
+        nodes=place.nodes,
+        facts=place.facts,
         schedule_on_control_planes=spec.schedule_on_control_planes,
         addons=software.addons,
-        nameservers=host.nameservers,
+        nameservers=place.nameservers,
         image_repository=software.image_repository,
         artifacts=software.artifacts,
         keys=software.keys,
@@ -78,20 +69,21 @@ def build(given: Inputs) -> Plan:
         host_cpus=host.cpus,
         box=software.box,
         own_box=software.own_box,
-        choices=(
-            *(provider_choice, *software.choices, *place.choices),
-            *(*port_choices, mtu_choice),
-        ),
+        choices=(provider_choice, *place.choices),
         warnings=(
-            *(*software.warnings, *place.warnings),
-            *(*_tight(spec, host), *_too_small(spec, software)),
-            *_unmountable(spec, facts),
+            *place.warnings,
+            *_too_small(spec, software),
+            *_unmountable(spec, place.facts),
         ),
         wanted=software.wanted,
         bundle=given.bundled.folder if given.bundled else "",
         rancher=_rancher(given) if "rancher" in software.addons else None,
-        services_at=tuple(_services(spec, given.catalog, software.addons, nodes)),
-        mtu=mtu,
+        services_at=tuple(_services(spec, given.catalog, software.addons, place.nodes)),
+        mtu=place.mtu,
+        balanced=spec.load_balancer,
+        machines=spec.machines,
+        owner=given.owner if spec.machines else "",
+        tunnel=place.tunnel,
     )
 
 
@@ -106,24 +98,19 @@ def pinned(made: Plan, pins: Pins, roles_digest: str) -> Plan:
     return replace(made, pins=pins, artifacts=artifacts, keys=places, node_image=image)
 
 
-def network_name(lab: str) -> str:
-    """Name the network of a lab, as Docker and libvirt show it.
-
-    Not ``vagrant_network…``: Vagrant removes any such network that no running container uses,
-    another halted lab's as well (plugins/providers/docker/action/destroy_network.rb).
-    """
-    return f"labwright-{lab}"
-
-
 def _provider(spec: Spec, host: HostFacts, before: str) -> tuple[Provider, Choice]:
     if spec.provider:
         provider = PROVIDERS[spec.provider]
+        if not provider.caps.boots:
+            return provider, Choice("provider", provider.name, "lab.yaml names machines")
         if found := errors(provider.probe(host)):
             raise HostError(found)
         return provider, Choice("provider", provider.name, "lab.yaml asks for it")
     reasons: list[str] = []
     found_all: list[Finding] = []
     for name, provider in sorted(PROVIDERS.items(), key=lambda item: item[0] != before):
+        if not provider.caps.boots:
+            continue  # Only lab.yaml can name machines.
         found = errors(provider.probe(host))
         if not found:
             first = "as lab.lock has it" if name == before else "the first choice"
@@ -132,56 +119,6 @@ def _provider(spec: Spec, host: HostFacts, before: str) -> tuple[Provider, Choic
         reasons.append(f"{name}: {found[0].what}")
         found_all.extend(found)
     raise HostError(found_all)
-
-
-def _ground(given: Inputs, provider: Provider) -> addresses.Ground:
-    """Give the planner of addresses what it goes by."""
-    caps, conf = provider.caps, given.host.permitted
-    ranges = caps.subnets
-    if caps.only_subnets and conf is not None:
-        ranges = tuple(addresses.permitted(caps.subnets, conf))
-    return addresses.Ground(
-        spec=given.spec,
-        host=given.host,
-        permitted=ranges,
-        owner=network_name(given.spec.name),
-        strict=caps.only_subnets,
-        locked=given.locked,
-        labs=given.labs,
-        before=given.before,
-        made=given.made,
-        inside=caps.inside,
-    )
-
-
-def _ports(given: Inputs, provider: Provider) -> tuple[dict[str, int], list[Choice]]:
-    if not provider.caps.forwards:
-        return {}, []
-    names = [node.name for node in given.spec.nodes]
-    found, choice = addresses.ssh_ports(
-        names, given.host, given.labs, given.before, made=given.made
-    )
-    return found, [choice]
-
-
-def _nodes(
-    ground: addresses.Ground, place: addresses.Networks, ports: Mapping[str, int]
-) -> Iterable[Node]:
-    spec, start = ground.spec, place.subnet.network_address
-    slices = place.pods.subnets(new_prefix=24)
-    left = {role: iter(NUMBERS[role]) for role in get_args(Role)}
-    names = [node.name for node in spec.nodes]
-    macs = addresses.macs(spec.name, names, ground.labs, ground.before, ground.made)
-    for wanted in spec.nodes:
-        yield Node(
-            name=wanted.name,
-            role=wanted.role,
-            size=wanted.size,
-            address=IPv4Interface(f"{start + next(left[wanted.role])}/{place.subnet.prefixlen}"),
-            pods=next(slices) if wanted.role in CLUSTER_ROLES else None,
-            mac=macs[wanted.name],
-            ssh_port=ports.get(wanted.name, 0),
-        )
 
 
 def _rancher(given: Inputs) -> Rancher:
@@ -230,18 +167,6 @@ def _node_image(
 
 # For the host and the user, or installed later; no node is baked with them.
 _NOT_BAKED = frozenset({"helm", "host", "charts", *ROLE_ARTIFACTS.values()})
-
-
-def _tight(spec: Spec, host: HostFacts) -> Iterable[Finding]:
-    wanted = sum(node.size.memory for node in spec.nodes)
-    if wanted > host.memory:
-        yield Finding(
-            "host.memory",
-            "warning",
-            f"the nodes may use {wanted} MiB, and this host has {host.memory} MiB",
-            "machines that run out of memory lose pods, or the host its programs",
-            "lower defaults.memory or workers",
-        )
 
 
 def _unmountable(spec: Spec, facts: NodeFacts) -> Iterable[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from labwright import catalog, lock
 from labwright.addresses import SPARE_PORTS
 from labwright.lock import Stocked
-from labwright.model import AptSource, Machine, Node, Plan, Role
-from labwright.plan import network_name
+from labwright.model import AptSource, Bastion, Machine, Node, Plan, Role
+from labwright.names import network_name
 from labwright.providers import PROVIDERS
 from labwright.supplies.base import ROLE_ARTIFACTS, ROLE_PACKAGES, named
 
@@ -29,8 +30,9 @@ API_HOSTS = {"docker.io": "registry-1.docker.io"}
 
 def files(plan: Plan, stock: Stocked) -> dict[str, str]:
     """Give every file of a lab that is known before it boots: path below .lab/<name> → text."""
+    boots = PROVIDERS[plan.provider].caps.boots
     return {
-        "Vagrantfile": vagrantfile(plan),
+        **({"Vagrantfile": vagrantfile(plan)} if boots else {}),
         "inventory/hosts.yml": inventory(plan, stock),
         "lab.lock": lock.text(lock.content(plan, stock)),
     }
@@ -92,6 +94,8 @@ def inventory(plan: Plan, stock: Stocked) -> str:
         **_registry(plan),
         "lab_control_plane_endpoint": plan.endpoint,
         "lab_schedule_on_control_planes": plan.schedule_on_control_planes,
+        # Roles put back on such a machine what they change.
+        **({"lab_machine_owner": plan.owner} if plan.owner else {}),
         "lab_cluster_nodes": [
             {
                 "name": n.name,
@@ -228,28 +232,72 @@ def machines(reached: Mapping[str, Machine]) -> str:
             "ansible_port": m.port,
             "ansible_user": m.user,
             "ansible_ssh_private_key_file": m.key,
+            "ansible_ssh_common_args": "-o IdentitiesOnly=yes",
         }
         for name, m in reached.items()
     }
     return _HEAD + yaml.safe_dump({"nodes": {"hosts": hosts}}, sort_keys=False)
 
 
+def existing_machines(users: Mapping[str, str], config: Path) -> str:
+    """Give the same for machines that are reached in ways of the user's own: by ``config``.
+
+    ``users`` is who logs in on each.
+    """
+    arguments = f"-F {shlex.quote(str(config))}"
+    hosts = {
+        name: {"ansible_host": name, "ansible_user": user, "ansible_ssh_common_args": arguments}
+        for name, user in users.items()
+    }
+    return _HEAD + yaml.safe_dump({"nodes": {"hosts": hosts}}, sort_keys=False)
+
+
 def ssh_config(reached: Mapping[str, Machine], known_hosts: Path) -> str:
     """Give an ssh configuration with one entry a node, for people and for the checks."""
+    return "\n".join(
+        _entry(name, m.host, m.port, m.user, m.key, known_hosts) for name, m in reached.items()
+    )
+
+
+def existing_config(reached: Mapping[str, Machine], known_hosts: Path) -> str:
+    """Give the same for machines that exist, with those that ssh goes through.
+
+    Host keys go by the names here: a machine that got another address is the same machine.
+    """
+    hops = bastions(reached)
     entries = [
-        f"Host {name}\n"
-        f"  HostName {m.host}\n"
-        f"  Port {m.port}\n"
-        f"  User {m.user}\n"
-        f'  IdentityFile "{m.key}"\n'
-        "  IdentitiesOnly yes\n"
-        "  PasswordAuthentication no\n"
-        "  StrictHostKeyChecking yes\n"
-        f'  UserKnownHostsFile "{known_hosts}"\n'
-        "  LogLevel ERROR\n"
-        for name, m in reached.items()
+        _entry(name, hop.host, hop.port, hop.user, hop.key, known_hosts, f"HostKeyAlias {name}")
+        for name, hop in hops.items()
     ]
+    through = {hop: name for name, hop in hops.items()}
+    for name, m in reached.items():
+        jump = [f"ProxyJump {through[m.bastion]}"] if m.bastion else []
+        more = (f"HostKeyAlias {name}", *jump)
+        entries.append(_entry(name, m.host, m.port, m.user, m.key, known_hosts, *more))
     return "\n".join(entries)
+
+
+def bastions(reached: Mapping[str, Machine]) -> dict[str, Bastion]:
+    """Name the machines that ssh goes through, each once."""
+    hops = dict.fromkeys(m.bastion for m in reached.values() if m.bastion)
+    return {f"bastion{number}": hop for number, hop in enumerate(hops, start=1)}
+
+
+def _entry(
+    name: str, host: str, port: int, user: str, key: str, known_hosts: Path, *more: str
+) -> str:
+    lines = [
+        f"HostName {host}",
+        f"Port {port}",
+        *([f"User {user}"] if user else []),
+        *([f'IdentityFile "{key}"', "IdentitiesOnly yes"] if key else []),
+        "PasswordAuthentication no",
+        "StrictHostKeyChecking yes",
+        f'UserKnownHostsFile "{known_hosts}"',
+        "LogLevel ERROR",
+        *more,
+    ]
+    return f"Host {name}\n" + "".join(f"  {line}\n" for line in lines)
 
 
 _HEAD = "# Written by Labwright from lab.yaml; changes here are lost.\n"

@@ -37,6 +37,7 @@ PROGRAMS = {
     "qemu-img": "qemu-utils",
     "sfdisk": "fdisk",
     "skopeo": "skopeo",
+    "ssh": "openssh-client",
 }
 
 # What the tests with a virtual machine monitor of their own run besides.

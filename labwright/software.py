@@ -20,6 +20,7 @@ from labwright.model import (
     Place,
     Spec,
     SupplyName,
+    Survey,
     Wanted,
 )
 from labwright.providers.base import Provider
@@ -52,6 +53,8 @@ class Inputs:
     lab.lock, kept to where it is still possible; ``stored`` are the keys that the store has.
     ``labs`` are the user's other labs, ``before`` what this one had when it was last planned, and
     ``made`` whether it is there: what a machine or a cluster has from then on stays.
+    ``survey`` is what machines are like that are there already, and ``owner`` the id by which
+    they know the lab.
     """
 
     spec: Spec
@@ -65,6 +68,8 @@ class Inputs:
     labs: tuple[Place, ...] = ()
     before: Place | None = None
     made: bool = False
+    survey: Survey | None = None
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +218,11 @@ def _problem(given: Inputs, provider: Provider, supply: Supply) -> solver.Proble
         del facts["supply"]
     if provider.name == "docker" or supply.name == "packages":
         facts["guest"] = "debian-12"
+    elif given.survey and given.survey.guest in given.catalog.guests:
+        facts["guest"] = given.survey.guest
     facts["cgroup"] = str(host.cgroup) if not provider.caps.own_kernel else "2"
+    if given.survey and given.survey.machines:
+        facts["cgroup"] = str(min(m.cgroup for m in given.survey.machines.values()))
     for component, tool in {"vagrant": "vagrant", "virtualbox": "VBoxManage"}.items():
         if tool in host.tools and host.tools[tool].version:
             facts[component] = host.tools[tool].version

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,18 @@ from labwright import catalog, plan, spec
 from labwright.bundle import Entry, FileFact, Manifest
 from labwright.events import Event
 from labwright.lock import Stocked
+from labwright.machines import NEEDED
 from labwright.model import (
+    Card,
     ChartPin,
     DebPin,
     HostFacts,
     HostNetwork,
     ImagePin,
+    MachineFacts,
     Pins,
     Plan,
+    Survey,
     Tool,
     Wanted,
 )
@@ -64,7 +68,7 @@ VIRTUALBOX = replace(
 LIBVIRT = replace(DEBIAN, kvm=True, tools={**DEBIAN.tools, "virsh": Tool("/usr/bin/virsh")})
 
 # A host on which each provider works.
-HOSTS = {"docker": DEBIAN, "virtualbox": VIRTUALBOX, "libvirt": LIBVIRT}
+HOSTS = {"docker": DEBIAN, "virtualbox": VIRTUALBOX, "libvirt": LIBVIRT, "hosts": DEBIAN}
 
 STOCK = Stocked(
     packages={"kubeadm": "1.20.2-00", "containerd": "1.6.20~ds1-1"},
@@ -107,8 +111,61 @@ def online(host: HostFacts) -> HostFacts:
     return replace(host, upstream=dict.fromkeys(host.upstream, "answers"))
 
 
+def machine(number: int = 1, **more: Any) -> MachineFacts:
+    """What a Debian 12 of 4 GiB is measured to be like; ``number`` tells it from others."""
+    card = Card("eth0", f"52:54:00:00:00:{number:02x}", 1500, IPv4Interface(f"10.0.0.{number}/24"))
+    facts = MachineFacts(
+        hostname=f"machine-{number}",
+        machine_id=f"{number:032x}",
+        product_id=f"{number:08x}-0000",
+        os="debian",
+        os_version="12",
+        arch="x86_64",
+        container=False,
+        cpus=4,
+        memory=3921,
+        disk_total=40_000,
+        disk_free=30_000,
+        disk_kind="ext4",
+        cards=(card,),
+        routes=(HostNetwork(IPv4Network("10.0.0.0/24"), "route on eth0"),),
+        nameservers=(IPv4Address("10.0.0.2"),),
+        ssh_address=card.address.ip,
+        cgroup=2,
+        caps=ALL_CAPS,
+        conntrack_tunable=True,
+        nfs=True,
+        overlay=True,
+        swaps=(),
+        listening={22: "sshd"},
+        leftovers=(),
+        runtimes=(),
+        installed=frozenset(NEEDED),
+        marker=None,
+        clock=0.0,
+        reaches_us=True,
+    )
+    return replace(facts, **more)
+
+
+OWNER = "0f" * 16
+
+
+def on_machines(raw: dict[str, Any]) -> tuple[dict[str, Any], Survey]:
+    """Give each node of a lab a machine at 10.0.0.11 and up, and what these are like."""
+    if "machines" not in raw:
+        nodes = spec.build({**raw, "provider": "docker"}).nodes
+        named = {node.name: f"10.0.0.{number}" for number, node in enumerate(nodes, start=11)}
+        raw = {**raw, "machines": named, "ssh": {"user": "admin", "key": "/home/u/.ssh/id"}}
+    here = {name: machine(number) for number, name in enumerate(raw["machines"], start=11)}
+    return raw, Survey(here, here=frozenset({IPv4Address("10.0.0.9")}), us=IPv4Address("10.0.0.9"))
+
+
 def given(raw: dict[str, Any] | None = None, host: HostFacts = DEBIAN, **more: Any) -> Inputs:
     """All that decides a plan, from YAML-like data on a host."""
+    if (raw or {}).get("provider") == "hosts":
+        raw, survey = on_machines(raw or {})
+        more = {"survey": survey, "owner": OWNER, **more}
     return Inputs(
         spec=spec.build(raw or {}), host=host, catalog=catalog.load(), roles_digest=ROLES, **more
     )

@@ -66,7 +66,10 @@ def examine(checkup: Checkup) -> Report:
     return Report(
         _sorted(common),
         tuple(
-            Verdict(name, _sorted((*_about(name, checkup, hits, common),))) for name in PROVIDERS
+            Verdict(name, _sorted((*_about(name, checkup, hits, common),)))
+            for name, provider in PROVIDERS.items()
+            # Where machines are there already, nothing of this host decides.
+            if provider.caps.boots
         ),
     )
 

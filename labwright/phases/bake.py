@@ -11,9 +11,10 @@ from filelock import FileLock
 
 from labwright import render
 from labwright.model import Machine
+from labwright.names import network_name
 from labwright.phases.base import Run
 from labwright.phases.fetch import folders, recheck, stock
-from labwright.plan import network_name
+from labwright.providers import PROVIDERS
 from labwright.tools import ansible, labs, workdir
 from labwright.tools.serve import serving
 from labwright.tools.ssh import ensure_key, host_keys
@@ -36,6 +37,8 @@ class Bake:
 
     def skip(self, run: Run) -> str | None:
         """Skip for virtual machines, whose boxes take the roles at converge, and when baked."""
+        if not PROVIDERS[run.plan.provider].caps.boots:
+            return "the machines are there already"
         if run.plan.provider != "docker":
             return f"{run.plan.provider} nodes start from a box"
         if machine_names(run) <= run.tools.docker.machines(run.workdir.path):

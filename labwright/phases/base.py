@@ -13,7 +13,7 @@ from labwright import known
 from labwright.errors import Finding, LabError
 from labwright.events import Event, Sink
 from labwright.lock import Locked
-from labwright.model import Plan, Spec
+from labwright.model import Plan, Spec, Survey
 from labwright.tools.docker import Docker
 from labwright.tools.shell import Shell
 from labwright.tools.store import Store
@@ -36,7 +36,8 @@ class Run:
 
     The plan is settled once, by preflight, and altered by no phase. ``consent`` asks the user
     a question and gives whether to go on. ``lock_file`` is where lab.lock is or will be, and
-    ``locked`` what it says; a ``strict`` run refuses to differ from it.
+    ``locked`` what it says; a ``strict`` run refuses to differ from it. ``survey`` is what the
+    machines are like that are there already, once they were measured.
     """
 
     workdir: Workdir
@@ -47,6 +48,7 @@ class Run:
     lock_file: Path | None = None
     locked: Locked = field(default_factory=Locked)
     strict: bool = False
+    survey: Survey | None = None
     _plan: Plan | None = None
     _here: Event = field(default_factory=lambda: Event("run"))
     summary: dict[str, str] = field(default_factory=dict)

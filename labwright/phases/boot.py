@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from labwright import render
 from labwright.errors import BootError, Finding
 from labwright.model import Machine
+from labwright.names import network_name
+from labwright.phases import existing
 from labwright.phases.base import Run
 from labwright.phases.boxing import ensure_box
-from labwright.plan import network_name
 from labwright.providers import PROVIDERS
 from labwright.tools.ssh import ensure_key, host_keys, key_lines
 from labwright.tools.vagrant import parse_ssh_config
@@ -25,6 +26,8 @@ class Boot:
 
     def title(self, run: Run) -> str:
         """Count the machines."""
+        if not _boots(run):
+            return f"Note how to reach {len(run.plan.nodes)} machines"
         return f"Boot {len(run.plan.nodes)} machines on {run.plan.provider}"
 
     def skip(self, run: Run) -> str | None:
@@ -42,6 +45,10 @@ class Boot:
 
     def execute(self, run: Run) -> None:
         """Start what does not run. Raises BootError."""
+        if not _boots(run):
+            existing.connect(run)
+            run.conclude("all answer")
+            return
         ensure_network(run)
         if self._all_answer(run):
             run.conclude("all were running")
@@ -129,6 +136,17 @@ def _way(run: Run, name: str, there: Collection[str]) -> str:
     if name in there:
         return "leave as it runs:"
     return "start" if name in read_machines(run.workdir) else "boot"
+
+
+def states(run: Run) -> dict[str, str]:
+    """Give each machine's state: ``running``, or the provider's own word."""
+    if not _boots(run):
+        return {name: "running" if a else "silent" for name, a in existing.answers(run).items()}
+    return run.vagrant.states()
+
+
+def _boots(run: Run) -> bool:
+    return PROVIDERS[run.plan.provider].caps.boots
 
 
 def ensure_network(run: Run) -> None:

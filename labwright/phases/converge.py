@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from labwright import render
@@ -9,6 +11,7 @@ from labwright.phases.base import Run
 from labwright.phases.fetch import folders
 from labwright.tools import ansible
 from labwright.tools.serve import serving
+from labwright.tools.ssh import Ssh
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,7 @@ class Converge:
     def execute(self, run: Run) -> None:
         """Serve the supply and run the play. Raises ConvergeError."""
         inventories = [render.ROOT / "inventory", run.workdir.inventory]
-        address = str(run.plan.host_address)
-        with serving(folders(run), address, render.SUPPLY_PORT):
+        with supplied(run):
             outcome = ansible.play(
                 "site.yml",
                 inventories,
@@ -44,3 +46,21 @@ class Converge:
             )
         changed = sum(outcome.changed.values())
         run.conclude(f"{changed} tasks changed something" if changed else "nothing to change")
+
+
+@contextlib.contextmanager
+def supplied(run: Run) -> Iterator[None]:
+    """Serve the supply where the nodes look for it. Raises HostError."""
+    plan, port = run.plan, render.SUPPLY_PORT
+    # Through a tunnel the nodes have that port, and here any will do.
+    with (
+        serving(folders(run), str(plan.host_address), 0 if plan.tunnel else port) as url,
+        contextlib.ExitStack() as tunnels,
+    ):
+        if plan.tunnel and folders(run):
+            ssh = Ssh(run.tools.shell, run.workdir.ssh_config)
+            ours = int(url.rpartition(":")[2])
+            run.step("open the way back to this computer")
+            for tunnel in ssh.ways_back([n.name for n in plan.nodes], port, ours):
+                tunnels.callback(tunnel)
+        yield

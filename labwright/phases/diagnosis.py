@@ -56,7 +56,8 @@ def of_host(tools: Tools, lab: tuple[Finding, ...] = ()) -> Diagnosis:
 
 def wish_of(made: Plan | None) -> Wish:
     """Say what a lab wants of the host; without a plan, what any wants."""
-    if made is None:
+    if made is None or made.machines:
+        # Machines that are there already take neither memory nor a network of this host.
         return Wish(ports=(render.SUPPLY_PORT,))
     memory = sum(node.size.memory for node in made.nodes)
     return Wish(memory, made.subnet, (render.SUPPLY_PORT,))

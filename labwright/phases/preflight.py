@@ -13,6 +13,8 @@ from labwright.errors import Finding, HostError, SpecError, SupplyError
 from labwright.locate import read_plan
 from labwright.lock import Stocked
 from labwright.model import Artifact, Chart, HostFacts, Plan, Spec
+from labwright.names import network_name
+from labwright.phases import existing
 from labwright.phases.base import Run, Tools
 from labwright.providers import PROVIDERS
 from labwright.recipes import HOST_PACKAGES, pins
@@ -86,6 +88,7 @@ class Preflight:
         """
         bundled = open_bundle(run)
         facts = measure(run.tools, run.spec)
+        existing.begin(run)
         made = make(run, facts, bundled)
         refuse_drift(run, lock.content(made, Stocked()))
         _refuse_taken_name(run, made, facts)
@@ -172,6 +175,8 @@ def make(run: Run, facts: HostFacts, bundled: Bundled | None = None) -> Plan:
             labs=tuple(place for place in known if place.folder != own),
             before=made.place(own) if made else planned,
             made=made is not None,
+            survey=existing.survey(run),
+            owner=existing.owner(run),
         )
     )
 
@@ -260,7 +265,7 @@ def resolved(run: Run, facts: HostFacts) -> Plan:
 def _refuse_taken_name(run: Run, made: Plan, facts: HostFacts) -> None:
     """Raise BootError before anything is done where another folder's lab has the name."""
     if PROVIDERS[made.provider].caps.own_network and facts.docker_api:
-        run.tools.docker.refuse_taken(plan.network_name(made.name), run.workdir.path)
+        run.tools.docker.refuse_taken(network_name(made.name), run.workdir.path)
 
 
 def refuse_drift(run: Run, content: Mapping[str, Any]) -> None:

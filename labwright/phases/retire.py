@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from labwright.errors import BootError, Finding, HostError, LabError, SpecError
 from labwright.locate import read_plan
 from labwright.model import Plan, Size
+from labwright.phases import existing
 from labwright.phases.base import Run
 from labwright.tools.ssh import Ssh
 from labwright.tools.vagrant import Vagrant
@@ -53,13 +54,14 @@ class Retire:
             return
         gone, data = leftover(made, run.plan), lost(made, run.plan)
         ways = list(dict.fromkeys(_way(made, name) for name in gone))
-        nodes = [f"{_way(made, n)} {n}" for n in gone] if len(ways) > 1 or data else ways
+        several = len(ways) > 1 or data or made.machines
+        nodes = [f"{_way(made, n)} {_called(made, n)}" for n in gone] if several else ways
         todo = [*nodes, *map(_removal, data)]
         question = f"lab.yaml has no {', '.join([*gone, *data])} any more: {', '.join(todo)}?"
         if not run.consent(question):
-            whats = (
-                [f"{', '.join(gone)} would be destroyed, with what is on its disk"] if gone else []
-            )
+            end = "reset" if made.machines else "destroyed, with what is on its disk"
+            named = ", ".join(_called(made, name) for name in gone)
+            whats = [f"{named} would be {end}"] if gone else []
             whats += [f"{name} would go, and with it {HOLDERS[name]}" for name in data]
             fix = "answer yes, give --yes, or put what is missing back into lab.yaml"
             found = [Finding("host.no-consent", "error", w, "not confirmed", fix) for w in whats]
@@ -71,8 +73,11 @@ class Retire:
         for name in [node.name for node in made.cluster if node.name in gone]:
             run.say(f"drain {name}")
             self._take_out(run, ssh, made.control_planes[0].name, name)
-        # The Vagrantfile that still has them is the one on disk.
-        Vagrant(run.workdir.path, made.provider).destroy(run.tool, gone)
+        if made.machines:
+            existing.reset(run, gone)
+        else:
+            # The Vagrantfile that still has them is the one on disk.
+            Vagrant(run.workdir.path, made.provider).destroy(run.tool, gone)
         run.workdir.ssh_config.unlink(missing_ok=True)
         run.conclude(f"{', '.join(gone)} gone")
 
@@ -116,7 +121,13 @@ def _removal(name: str) -> str:
 def _way(made: Plan | None, name: str) -> str:
     """Say how a node goes: one beside the cluster has nothing to drain."""
     beside = made is not None and name not in {node.name for node in made.cluster}
-    return "destroy" if beside else "drain, delete and destroy"
+    end = "reset" if made is not None and made.machines else "destroy"
+    return end if beside else f"drain, delete and {end}"
+
+
+def _called(made: Plan, name: str) -> str:
+    """Name a node; a machine that is not ours to remove by its address too."""
+    return existing.named(made, [name]) if made.machines else name
 
 
 def refuse_changes(made: Plan, wanted: Plan) -> None:
@@ -129,10 +140,15 @@ def refuse_changes(made: Plan, wanted: Plan) -> None:
         "network.pods": (str(made.pods), str(wanted.pods)),
         "network.services": (str(made.services), str(wanted.services)),
     }
-    before = {node.name: node.size for node in made.nodes}
+    before = {node.name: node for node in made.nodes}
     for node in wanted.nodes:
-        if node.name in before:
-            fixed[f"nodes.{node.name}"] = (_size(before[node.name]), _size(node.size))
+        if node.name not in before:
+            continue
+        if made.machines and wanted.machines:
+            was = before[node.name].address
+            fixed[f"machines.{node.name}"] = (str(was.ip), str(node.address.ip))
+        else:
+            fixed[f"nodes.{node.name}"] = (_size(before[node.name].size), _size(node.size))
     found = [
         Finding(
             "spec.cannot-change",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from labwright import kubeconfig
 from labwright.errors import HostError
+from labwright.phases import existing
 from labwright.phases.base import Run
 from labwright.providers import PROVIDERS
 
@@ -30,6 +31,8 @@ class Halt:
 
     def execute(self, run: Run) -> None:
         """Halt them. Raises BootError."""
+        if not PROVIDERS[run.plan.provider].caps.boots:
+            raise existing.not_ours(run)
         run.vagrant.halt(run.tool)
         run.conclude("./invokew lab.up starts them again")
 
@@ -51,11 +54,15 @@ class Destroy:
 
     def outline(self, run: Run) -> list[str]:
         """Name what goes."""
+        if run.workdir.exists and (named := existing.names(run.plan)):
+            return [f"reset {named}", f"remove .lab/{run.workdir.name}"]
         return [f"remove machines, network and .lab/{run.workdir.name}"]
 
     def execute(self, run: Run) -> None:
         """Remove machines through Vagrant, then what carries the lab's label, then files."""
-        if run.workdir.exists:
+        if run.workdir.exists and run.plan.machines:
+            existing.reset(run, [node.name for node in run.plan.nodes])
+        elif run.workdir.exists:
             run.vagrant.destroy(run.tool)
         if not run.workdir.exists or PROVIDERS[run.plan.provider].caps.own_network:
             run.tools.docker.remove(run.workdir.path)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from labwright.model import ProviderName
 from labwright.providers.base import Provider
 from labwright.providers.docker import Docker
+from labwright.providers.hosts import Hosts
 from labwright.providers.libvirt import Libvirt
 from labwright.providers.virtualbox import VirtualBox
 
@@ -14,4 +15,5 @@ PROVIDERS: Mapping[ProviderName, Provider] = {
     "virtualbox": VirtualBox(),
     "libvirt": Libvirt(),
     "docker": Docker(),
+    "hosts": Hosts(),
 }

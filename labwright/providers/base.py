@@ -21,7 +21,8 @@ class Caps:
     ``forwards`` that a port of the host leads to each node's sshd; ``inside`` are networks that
     its machines are in besides, without the host's knowledge;
     ``parallel_boot`` says that one Vagrant boots several machines at once, ``boots_apart`` that
-    several Vagrants may, each a machine of its own.
+    several Vagrants may, each a machine of its own; ``boots`` that it makes machines at
+    all, and does not take those that are there.
     """
 
     parallel_boot: bool
@@ -33,6 +34,7 @@ class Caps:
     forwards: bool = False
     inside: tuple[IPv4Network, ...] = ()
     boots_apart: bool = False
+    boots: bool = True
 
 
 class Provider(Protocol):

@@ -14,9 +14,13 @@ from pydantic import ValidationError
 from labwright.errors import Finding, SpecError
 from labwright.model import (
     AptMirror,
+    Bastion,
     Box,
+    Existing,
+    Machine,
     Mirrors,
     NodeSpec,
+    ProviderName,
     RancherSpec,
     Role,
     Size,
@@ -24,7 +28,7 @@ from labwright.model import (
     SupplyName,
 )
 from labwright.spec.check import check
-from labwright.spec.file import SIZES, LabFile, NodeFile, node_names
+from labwright.spec.file import SIZES, BastionFile, LabFile, MachineFile, NodeFile, node_names
 from labwright.spec.words import bad_yaml, findings, kind, path_of
 
 __all__ = ["build", "load", "schema", "with_supply"]
@@ -105,7 +109,7 @@ def _spec(file: LabFile, source: str) -> Spec:
     supply, _, bundle = file.supply.partition(":")
     return Spec(
         name=file.name,
-        provider=None if file.provider == "auto" else file.provider,
+        provider=_provider(file),
         supply=None if supply == "auto" else cast("SupplyName", supply),
         bundle=_beside(source, bundle),
         kubernetes=None if file.kubernetes == "auto" else file.kubernetes,
@@ -124,6 +128,12 @@ def _spec(file: LabFile, source: str) -> Spec:
         box=_box(file, source),
         source=source,
         rancher=_rancher(file, source),
+        load_balancer=file.network.load_balancer,
+        machines=tuple(
+            _machine(name, file.machines[name], file, source) for name, _ in node_names(file)
+        )
+        if file.machines
+        else (),
     )
 
 
@@ -134,6 +144,32 @@ def _box(file: LabFile, source: str) -> Box | None:
 
 def _network(asked: Literal["auto"] | IPv4Network) -> IPv4Network | None:
     return None if isinstance(asked, str) else asked
+
+
+def _provider(file: LabFile) -> ProviderName | None:
+    if file.provider == "auto":
+        return "hosts" if file.machines else None
+    return file.provider
+
+
+def _machine(name: str, own: MachineFile, file: LabFile, source: str) -> Existing:
+    user = file.ssh.user if own.user is None else own.user
+    key = _beside(source, file.ssh.key if own.key is None else own.key)
+    hop = own.bastion or file.ssh.bastion
+    machine = Machine(
+        name,
+        own.address,
+        own.port or file.ssh.port,
+        user,
+        key,
+        _bastion(hop, key, source) if hop else None,
+    )
+    return Existing(machine, own.node_address, own.host_key)
+
+
+def _bastion(hop: BastionFile, key: str, source: str) -> Bastion:
+    """Reach a bastion with the machine's own key, where it has none of its own."""
+    return Bastion(hop.address, hop.port, hop.user, _beside(source, hop.key) or key, hop.host_key)
 
 
 def _rancher(file: LabFile, source: str) -> RancherSpec:

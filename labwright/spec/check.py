@@ -28,7 +28,7 @@ def _touches(bad: str, key: str) -> bool:
 
 
 def _workers(file: LabFile) -> Iterator[Finding]:
-    if file.workers == 0 and not file.schedule_on_control_planes:
+    if file.count("workers") == 0 and not file.schedule_on_control_planes:
         yield Finding(
             "spec.no-workers",
             "error",
@@ -57,6 +57,78 @@ def _node_names(file: LabFile) -> Iterator[Finding]:
 def _more(name: str) -> str:
     """Say which key makes a node of that name; empty for one that no key makes alone."""
     return f"{name.removesuffix('1')}: 1" if name in {"tools1", "nas1"} else ""
+
+
+def _machines(file: LabFile) -> Iterator[Finding]:
+    if not file.machines:
+        if file.provider == "hosts":
+            yield Finding(
+                "spec.no-machines",
+                "error",
+                "no machines are named",
+                "this provider boots none: it takes those that are there",
+                "machines: {cp1: 10.0.0.5, w1: 10.0.0.6}",
+                "machines",
+                DOCS,
+            )
+        if file.ssh != type(file.ssh)():
+            what, why = "there are no machines to reach so", "nothing would read this key"
+            yield Finding("spec.no-machines", "error", what, why, "name machines", "ssh")
+        return
+    if file.provider not in {"auto", "hosts"}:
+        what = f"{file.provider} makes its own machines"
+        fix = "provider: hosts, or leave the machines out"
+        yield Finding("spec.machines-unused", "error", what, "", fix, "machines")
+    names = [name for name, _ in node_names(file)]
+    for name in names:
+        if name not in file.machines:
+            fix = f"machines: {{{name}: ADDRESS}}, or fewer nodes"
+            what = f"the node {name} has no machine"
+            yield Finding("spec.no-machine", "error", what, "", fix, "machines", DOCS)
+    for name in file.machines:
+        if name not in names:
+            yield Finding(
+                "spec.unknown-node",
+                "error",
+                f"this lab has no node {name!r}",
+                f"its nodes are {listed(names)}: cp1, then w1, w2 … without a gap, tools1, nas1",
+                likely(name, names) or "take one of those names",
+                f"machines.{name}",
+                DOCS,
+            )
+
+
+def _one_machine_a_node(file: LabFile) -> Iterator[Finding]:
+    seen: dict[object, str] = {}
+    for name, machine in file.machines.items():
+        hop = machine.bastion or file.ssh.bastion
+        here = (machine.address, machine.port or file.ssh.port, hop and (hop.address, hop.port))
+        if here in seen:
+            what = f"{name} and {seen[here]} are the same machine"
+            why = "a node needs one of its own"
+            fix = "give one of them another address, or leave it out"
+            yield Finding("spec.same-machine", "error", what, why, fix, f"machines.{name}")
+        seen.setdefault(here, name)
+
+
+def _no_subnet_of_machines(file: LabFile) -> Iterator[Finding]:
+    if file.machines and isinstance(file.network.subnet, IPv4Network):
+        what = "the network of these machines is there already"
+        fix = "network.subnet: auto, and node_address where a machine has several addresses"
+        yield Finding("spec.subnet-of-machines", "error", what, "", fix, "network.subnet", DOCS)
+
+
+def _balancer_of_machines(file: LabFile) -> Iterator[Finding]:
+    if file.machines and "load-balancer" in file.addons and not file.network.load_balancer:
+        yield Finding(
+            "spec.no-load-balancer-range",
+            "error",
+            "the add-on load-balancer has no addresses to give",
+            "this network is not the lab's own: only who runs it knows which are free",
+            "network.load_balancer: 10.0.0.200-10.0.0.249, with addresses that nobody else has",
+            "network.load_balancer",
+            DOCS,
+        )
 
 
 def _addons(file: LabFile) -> Iterator[Finding]:
@@ -167,7 +239,7 @@ def _not_known(kind: str, name: str, known: Collection[str], where: str) -> Find
 
 
 def _pods_size(file: LabFile) -> Iterator[Finding]:
-    count, pods = file.control_planes + file.workers, file.network.pods
+    count, pods = file.control_planes + file.count("workers"), file.network.pods
     if isinstance(pods, IPv4Network) and (
         pods.prefixlen > 24 or 2 ** (24 - pods.prefixlen) < count
     ):
@@ -227,8 +299,12 @@ def _apart(one: str, other: str) -> Rule:
 
 Rule = Callable[[LabFile], Iterator[Finding]]
 _RULES: Mapping[tuple[str, ...], Rule] = {
-    ("workers", "schedule_on_control_planes"): _workers,
-    ("workers", "control_planes", "tools", "nas", "nodes"): _node_names,
+    ("workers", "machines", "schedule_on_control_planes"): _workers,
+    ("workers", "control_planes", "tools", "nas", "machines", "nodes"): _node_names,
+    ("workers", "control_planes", "tools", "nas", "machines", "provider", "ssh"): _machines,
+    ("machines", "ssh"): _one_machine_a_node,
+    ("machines", "network.subnet"): _no_subnet_of_machines,
+    ("machines", "addons", "network.load_balancer"): _balancer_of_machines,
     ("addons",): _addons,
     ("addons", "rancher", "name"): _rancher,
     ("versions",): _versions,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -91,6 +91,90 @@ class NetworkFile(_Model):
     subnet: Annotated[Auto | Network, Field(union_mode="left_to_right")] = "auto"
     pods: Annotated[Auto | Network, Field(union_mode="left_to_right")] = "auto"
     services: Annotated[Auto | Network, Field(union_mode="left_to_right")] = "auto"
+    load_balancer: AddressRange | None = None
+
+
+def _range(value: object) -> object:
+    """Read ``10.0.0.200-10.0.0.249`` as its first and last address."""
+    if not isinstance(value, str):
+        return value
+    first, _, last = (part.strip() for part in value.partition("-"))
+    try:
+        found = IPv4Address(first), IPv4Address(last or first)
+    except ValueError:
+        raise ValueError("write the first and the last address with a dash between") from None
+    if found[0] > found[1]:
+        raise ValueError("the first address is behind the last")
+    return found
+
+
+_DASHED = {"type": "string", "pattern": r"^[0-9.]+\s*(-\s*[0-9.]+)?$"}
+AddressRange = Annotated[
+    tuple[IPv4Address, IPv4Address], BeforeValidator(_range), WithJsonSchema(_DASHED)
+]
+# What ssh would take for an option or a user is no host.
+SshHost = Annotated[str, Field(pattern=r"^[A-Za-z0-9][-A-Za-z0-9._]*$", max_length=253)]
+SshUser = Annotated[str, Field(pattern=r"^(|[A-Za-z_][-A-Za-z0-9._]*)$", max_length=64)]
+Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
+_BLOB = "AAAA[A-Za-z0-9+/]+={0,2}"
+HostKey = Annotated[
+    str, Field(pattern=rf"^(|SHA256:[A-Za-z0-9+/]{{43}}|(ssh|ecdsa)-[-a-z0-9]+ {_BLOB}( .*)?)$")
+]
+KeyPath = Annotated[str, Field(pattern=r'^[^"\n]*$')]
+
+
+def _hop(value: object) -> object:
+    """Read ``user@host:port`` as what it says."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(?:([^@]+)@)?([^@:]+)(?::(\d+))?", value)
+    if not match:
+        raise ValueError("write user@host:port, or its parts as keys")
+    return {"address": match[2], "user": match[1] or "", "port": int(match[3] or 22)}
+
+
+class BastionFile(_Model):
+    """A machine that ssh goes through on its way to others."""
+
+    address: SshHost
+    user: SshUser = ""
+    port: Port = 22
+    key: KeyPath = ""
+    host_key: HostKey = ""
+
+
+Hop = Annotated[BastionFile, BeforeValidator(_hop, json_schema_input_type=str | BastionFile)]
+
+
+class SshFile(_Model):
+    """How ssh reaches the machines that do not say otherwise."""
+
+    user: SshUser = ""
+    port: Port = 22
+    key: KeyPath = ""
+    bastion: Hop | None = None
+
+
+class MachineFile(_Model):
+    """A machine that is there already, and how it is reached."""
+
+    address: SshHost
+    user: SshUser | None = None
+    port: Port | None = None
+    key: KeyPath | None = None
+    bastion: Hop | None = None
+    node_address: IPv4Address | None = None
+    host_key: HostKey = ""
+
+
+def _machine(value: object) -> object:
+    """Read a plain text as an address."""
+    return {"address": value} if isinstance(value, str) else value
+
+
+NamedMachine = Annotated[
+    MachineFile, BeforeValidator(_machine, json_schema_input_type=str | MachineFile)
+]
 
 
 # An address, or a path: also one that begins with the letter of a drive.
@@ -147,7 +231,7 @@ class LabFile(_Model):
     """A lab.yaml: every key is optional."""
 
     name: Name = "lab"
-    provider: Literal["auto", "virtualbox", "libvirt", "docker"] = "auto"
+    provider: Literal["auto", "virtualbox", "libvirt", "docker", "hosts"] = "auto"
     supply: Supply = "auto"
     kubernetes: Version = "auto"
     versions: dict[str, Wish] = {}
@@ -164,6 +248,15 @@ class LabFile(_Model):
     addons: list[str] = ["dns"]
     rancher: RancherFile = RancherFile()
     box: BoxFile | None = None
+    machines: dict[str, NamedMachine] = {}
+    ssh: SshFile = SshFile()
+
+    def count(self, key: Literal["workers", "tools", "nas"]) -> int:
+        """Give how many nodes of a kind there are: as told, or as many as there are machines."""
+        if self.machines and key not in self.model_fields_set:
+            start = "w" if key == "workers" else key
+            return sum(bool(re.fullmatch(rf"{start}\d+", name)) for name in self.machines)
+        return int(getattr(self, key))
 
 
 # What a node gets when neither its own entry nor `defaults` says so. kubeadm wants 2 CPUs and
@@ -181,9 +274,9 @@ def node_names(file: LabFile) -> list[tuple[str, Role]]:
     """Give the nodes' names and roles: cp1 …, w1 …, then those beside the cluster."""
     counts: Mapping[tuple[str, Role], int] = {
         ("cp", "control_plane"): file.control_planes,
-        ("w", "worker"): file.workers,
-        ("tools", "tools"): file.tools,
-        ("nas", "nas"): file.nas,
+        ("w", "worker"): file.count("workers"),
+        ("tools", "tools"): file.count("tools"),
+        ("nas", "nas"): file.count("nas"),
     }
     return [
         (f"{start}{number}", role)

@@ -15,16 +15,19 @@ from labwright.errors import Finding
 from labwright.spec.file import (
     MAX_WORKERS,
     AptMirrorFile,
+    BastionFile,
     BoxFile,
     LabFile,
+    MachineFile,
     MirrorsFile,
     NetworkFile,
     NodeFile,
     RancherFile,
+    SshFile,
 )
 
 DOCS = "docs/lab-yaml.md"
-PROVIDERS = ("auto", "virtualbox", "libvirt", "docker")
+PROVIDERS = ("auto", "virtualbox", "libvirt", "docker", "hosts")
 
 
 def findings(error: ValidationError) -> list[Finding]:
@@ -76,6 +79,7 @@ def _finding(item: Mapping[str, Any], where: str) -> Finding:
         "tools": "0 or 1",
         "nas": "0 or 1",
         "kubernetes": 'a version in quotes such as "1.20.2", or auto',
+        "network.load_balancer": "a range such as 10.0.0.200-10.0.0.249",
         "network.subnet": "a private network such as 192.168.56.0/24, or auto",
         "network.pods": "a private network such as 10.244.0.0/16, or auto",
         "network.services": "a private network such as 10.96.0.0/16, or auto",
@@ -90,11 +94,29 @@ def _finding(item: Mapping[str, Any], where: str) -> Finding:
         hints["provider"] = likely(str(given), PROVIDERS) or f"take one of {listed(PROVIDERS)}"
     if loc[0] == "versions":
         hints[where] = 'a version in quotes, such as "2.15" or "2.15.1"'
+    hints |= _ssh_hints(where)
     message = str(item["msg"]).removeprefix("Value error, ")
     what = f"{given!r} is not allowed here" if not isinstance(given, dict) else "wrong shape"
     return Finding(
         f"spec.{kind.replace('_', '-')}", "error", what, message, hints.get(where, ""), where
     )
+
+
+def _ssh_hints(where: str) -> dict[str, str]:
+    """Say what a key of a machine or of ``ssh`` takes."""
+    parts = where.split(".")
+    if parts[0] not in {"machines", "ssh"}:
+        return {}
+    key = parts[-1] if len(parts) > (2 if parts[0] == "machines" else 1) else "machine"
+    known = {
+        "machine": "an address such as 10.0.0.5, or {address: 10.0.0.5, user: admin, …}",
+        "address": "a host's name or IPv4 address, without user and port: those are keys",
+        "port": "a number from 1 to 65535",
+        "bastion": "user@host:port, or {address: …, user: …, port: …, key: …}",
+        "node_address": "an IPv4 address that the machine has",
+        "host_key": "the line of its .pub file below /etc/ssh, or SHA256: and 43 characters",
+    }
+    return {where: known.get(key, "")}
 
 
 def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
@@ -104,6 +126,8 @@ def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
         "nodes": NodeFile,
         "box": BoxFile,
         "rancher": RancherFile,
+        "machines": BastionFile if "bastion" in loc else MachineFile,
+        "ssh": BastionFile if "bastion" in loc else SshFile,
         "mirrors": AptMirrorFile if len(loc) > 2 else MirrorsFile,
     }
     model = models.get(str(loc[0]), LabFile) if len(loc) > 1 else LabFile

@@ -47,9 +47,10 @@ def play(
     say: Callable[[str], None],
     extra: Mapping[str, Any] | None = None,
     on_line: Callable[[str], None] = lambda _line: None,
+    limit: Sequence[str] = (),
 ) -> Outcome:
     """Run one playbook of ``playbooks/``; ``folder`` takes Ansible's own files, and
-    ``known_hosts`` has the nodes' host keys.
+    ``known_hosts`` has the nodes' host keys. ``limit`` names the nodes where not all are meant.
 
     ``say`` gets the name of each task as it starts, ``on_line`` Ansible's own output.
     Raises ConvergeError that names each node that failed, with what it said.
@@ -59,7 +60,9 @@ def play(
     environment = _environment(folder, known_hosts)
     # ansible-runner takes Ctrl-C for itself and never gives it back.
     with _own_interrupt():
-        runner = _run(playbook, inventories, folder, environment, extra, outcome, say, on_line)
+        runner = _run(
+            playbook, inventories, folder, environment, extra, outcome, say, on_line, limit
+        )
     if runner.status == "canceled":
         _end_strays(environment[MARK])
         raise KeyboardInterrupt
@@ -98,6 +101,7 @@ def _run(
     outcome: Outcome,
     say: Callable[[str], None],
     on_line: Callable[[str], None],
+    limit: Sequence[str],
 ) -> Any:
     return ansible_runner.run(
         private_data_dir=str(folder),
@@ -107,6 +111,7 @@ def _run(
         extravars=dict(extra or {}),
         envvars=dict(environment),
         event_handler=lambda event: _take(event, outcome, say, on_line),
+        limit=",".join(limit) or None,
         quiet=True,
         rotate_artifacts=3,
     )
@@ -123,7 +128,7 @@ def _environment(folder: Path, known_hosts: Path) -> dict[str, str]:
         ),
         "ANSIBLE_STRATEGY": "mitogen_linear",
         "ANSIBLE_PYTHON_INTERPRETER": "/usr/bin/python3",
-        "ANSIBLE_SSH_ARGS": f"-o UserKnownHostsFile={known_hosts} -o IdentitiesOnly=yes",
+        "ANSIBLE_SSH_ARGS": f"-o UserKnownHostsFile={known_hosts}",
         "ANSIBLE_HOST_KEY_CHECKING": "True",
         "ANSIBLE_NOCOLOR": "True",
         "ANSIBLE_FORCE_COLOR": "False",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from labwright.errors import BootError, Finding
+from labwright.errors import BootError, Finding, HostError
 from labwright.model import Machine
-from labwright.tools.shell import Shell
+from labwright.tools.shell import Shell, ToolError
 
 
 class Ssh:
@@ -35,6 +37,63 @@ class Ssh:
         self._shell.run(words, timeout=120)
         part.chmod(0o755)
         part.replace(target)
+
+    def answers(self, node: str) -> bool:
+        """Whether a node lets us in, with the host key that it had."""
+        words = ["ssh", "-F", str(self._config), *_AT_ONCE, node, "true"]
+        try:
+            return self._shell.run(words, timeout=30, check=False).code == 0
+        except ToolError:
+            return False
+
+    def ways_back(self, nodes: Sequence[str], theirs: int, ours: int) -> list[Callable[[], None]]:
+        """Let each node reach our loopback's port ``ours`` on its own loopback's ``theirs``.
+
+        Gives what closes each way again. Raises HostError: a node allows no forwarding.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="labwright-"))
+        closers: list[Callable[[], None]] = []
+
+        def open_one(node: str) -> Callable[[], None]:
+            # A name that is short: a socket's path has 108 bytes at the most.
+            socket = folder / node
+            forward = f"127.0.0.1:{theirs}:127.0.0.1:{ours}"
+            words = ["ssh", "-F", str(self._config), *_AT_ONCE, "-M", "-S", str(socket), "-f", "-N"]
+            words += ["-o", "ExitOnForwardFailure=yes", "-R", forward, node]
+            # What stays in the background keeps standard error, and nobody would see its end.
+            quiet = ["sh", "-c", 'exec "$@" >/dev/null 2>"$0"', f"{socket}.log"]
+            self._shell.run([*quiet, *words], timeout=60)
+            close = ["ssh", "-F", str(self._config), "-S", str(socket), "-O", "exit", node]
+            return lambda: void(self._shell.run(close, timeout=30, check=False))
+
+        with ThreadPoolExecutor(8) as pool:
+            jobs = {node: pool.submit(open_one, node) for node in nodes}
+        failed: list[Finding] = []
+        for node, job in jobs.items():
+            try:
+                closers.append(job.result())
+            except ToolError as error:
+                said = folder / f"{node}.log"
+                lines = said.read_text("utf-8").splitlines() if said.is_file() else []
+                why = "; ".join(lines[-2:]) or error.findings[0].what
+                what = "it does not let this computer's packages come through ssh"
+                fix = f"AllowTcpForwarding yes in its sshd_config, and nothing on its port {theirs}"
+                failed.append(Finding("hosts.no-way-back", "error", what, why, fix, node))
+        closers.append(lambda: shutil.rmtree(folder, ignore_errors=True))
+        if failed:
+            for close in closers:
+                close()
+            raise HostError(failed)
+        # An ExitStack calls the last first, and the folder holds the sockets.
+        return closers[::-1]
+
+
+def void(_value: object) -> None:
+    """Take a value and give none."""
+
+
+# Nobody is there to answer questions.
+_AT_ONCE = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=10")
 
 
 def ensure_key(shell: Shell, path: Path, comment: str) -> Path:

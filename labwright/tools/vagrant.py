@@ -206,7 +206,10 @@ def _pattern(names: Sequence[str]) -> str:
 
 
 def parse_ssh_config(text: str) -> dict[str, Machine]:
-    """Read the output of ``vagrant ssh-config``: one ``Host`` block a machine."""
+    """Read the output of ``vagrant ssh-config``: one ``Host`` block a machine.
+
+    A block that others jump through is none of the lab's machines.
+    """
     blocks: list[dict[str, str]] = []
     for line in text.splitlines():
         word, _, value = line.strip().partition(" ")
@@ -214,9 +217,13 @@ def parse_ssh_config(text: str) -> dict[str, Machine]:
             blocks.append({})
         if word and blocks:
             blocks[-1].setdefault(word, value.strip().strip('"'))
+    hops = {b["ProxyJump"] for b in blocks if "ProxyJump" in b}
     return {
-        b["Host"]: Machine(b["Host"], b["HostName"], int(b["Port"]), b["User"], b["IdentityFile"])
+        b["Host"]: Machine(
+            b["Host"], b["HostName"], int(b["Port"]), b.get("User", ""), b.get("IdentityFile", "")
+        )
         for b in blocks
+        if b["Host"] not in hops
     }
 
 

@@ -66,6 +66,15 @@ CUSTOM: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
+HOSTS_CUSTOM: Mapping[str, Any] = {
+    "network": {
+        "load_balancer": "10.0.0.200-10.0.0.209",
+        "pods": "10.100.0.0/16",
+        "services": "10.200.0.0/16",
+    },
+    "nodes": {"cp1": {"cpus": 4}},
+}
+
 COMBINATIONS = [
     f"{provider}-{supply}-{topology}"
     for provider in PROVIDERS
@@ -82,6 +91,10 @@ def rendered(combination: str) -> dict[str, str]:
     raw = {"provider": provider, "supply": supply, **TOPOLOGIES[topology]}
     if topology == "custom":
         raw |= CUSTOM[supply]
+    if topology == "custom" and provider == "hosts":
+        # Its network and its machines are there already.
+        raw |= HOSTS_CUSTOM
+        del raw["box"]
     if supply == "packages":
         return render.files(planned(raw, host), BESIDE if topology == "beside" else STOCK)
     plan = upstream(raw, host)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from labwright import known
-from labwright.errors import BootError, ConvergeError, Finding, LabError
+from labwright.errors import BootError, ConvergeError, Finding, HostError, LabError
 from labwright.known import Known
 from labwright.phases.base import Run, run_all
 from tests.fakes import Recorder, run_of
@@ -113,3 +113,11 @@ def test_a_failing_phase_says_what_is_known(tmp_path: Path) -> None:
     assert caught.value.findings[0].id == "known.virtualbox.vtx-off"
     (failed,) = [event for event in sink.events if event.kind == "failed"]
     assert failed.data["details"] == list(WORDS)
+
+
+def test_what_a_machine_s_ssh_said_is_not_taken_for_a_node_s() -> None:
+    said = Finding("hosts.no-login", "error", "no login", "Permission denied (publickey).")
+    error = HostError(said)
+    known.explain(error)
+    assert error.findings == (said,)
+    assert known.find(said.why), "without the rule it would be explained"

@@ -15,12 +15,13 @@ PACKAGE = ROOT / "labwright"
 # Lowest first: a module imports only from layers below its own, or from its own folder's base.
 LAYERS = (
     {"errors"},
-    {"events", "known", "model"},
+    {"events", "known", "model", "names"},
     {"authority", "bundle", "catalog", "keys", "oci"},
     {"lock", "solver", "spec"},
     {"providers", "supplies"},
     {"boxes"},
-    {"addresses", "doctor", "software"},
+    {"addresses", "doctor", "machines", "software"},
+    {"site"},
     {"plan"},
     {"render", "tools"},
     {"addons", "kubeconfig", "locate"},
@@ -36,7 +37,8 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 # The only importers of what starts processes or drives other tools.
 HOMES = {
-    "subprocess": {"tools/shell.py", "tools/vagrant.py"},
+    # measure.py does not run here: it is sent to machines.
+    "subprocess": {"tools/shell.py", "tools/vagrant.py", "tools/data/measure.py"},
     "vagrant": {"tools/vagrant.py"},
     "ansible_runner": {"tools/ansible.py"},
     "jinja2": {"render.py"},

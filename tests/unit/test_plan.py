@@ -24,7 +24,8 @@ from labwright.model import (
     Plan,
     ProviderName,
 )
-from labwright.plan import network_name, pinned
+from labwright.names import network_name
+from labwright.plan import pinned
 from labwright.software import Bundled, built_key
 from labwright.spec.file import MAX_WORKERS
 from labwright.supplies.base import collected
@@ -528,6 +529,7 @@ def test_machines_of_a_guest_start_from_its_box(provider: ProviderName) -> None:
     plan = planned({"provider": provider, "supply": "upstream"}, online(HOSTS[provider]))
     boxes = {
         "docker": None,
+        "hosts": None,
         "virtualbox": "bento/ubuntu-24.04",
         "libvirt": "cloud-image/ubuntu-24.04",
     }

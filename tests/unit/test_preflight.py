@@ -15,6 +15,7 @@ from labwright.lab import Lab, Options
 from labwright.locate import save_plan
 from labwright.lock import Locked, Stocked
 from labwright.model import HostFacts, Plan, Tool
+from labwright.names import network_name
 from labwright.phases import preflight
 from labwright.phases.base import Run, Tools, run_all
 from labwright.phases.fetch import stock
@@ -36,7 +37,7 @@ from labwright.phases.preflight import (
     to_build,
     with_kept_pins,
 )
-from labwright.plan import network_name, pinned
+from labwright.plan import pinned
 from labwright.recipes import HOST_PACKAGES, pins
 from labwright.render import ROOT
 from labwright.tools import bundle_fetch, bundles, checkup

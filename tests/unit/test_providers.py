@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labwright.model import HostFacts, ProviderName
-from labwright.plan import network_name
+from labwright.names import network_name
 from labwright.providers import PROVIDERS
 from labwright.providers.docker import REQUIRED_CAPS
 from labwright.tools.host import CAPS, caps_of

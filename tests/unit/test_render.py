@@ -22,7 +22,7 @@ from labwright import lock, render
 from labwright.events import mask
 from labwright.locate import read_lock
 from labwright.lock import Stocked
-from labwright.model import Box, Machine, Plan, ProviderName, SupplyName
+from labwright.model import Bastion, Box, Machine, Plan, ProviderName, SupplyName
 from labwright.phases.fetch import stock
 from labwright.supplies import SUPPLIES
 from labwright.supplies.base import ROLE_PACKAGES
@@ -100,7 +100,7 @@ def test_a_template_that_names_what_is_not_there_fails() -> None:
         render.vagrantfile(replace(plan, box=no_version))
 
 
-@pytest.mark.parametrize("provider", HOSTS)
+@pytest.mark.parametrize("provider", [name for name in HOSTS if name != "hosts"])
 def test_every_node_is_defined_once(provider: ProviderName) -> None:
     text = render.vagrantfile(planned({"provider": provider, "workers": 4}, HOSTS[provider]))
     assert re.findall(r'config\.vm\.define "(\w+)"(, primary: true)?', text) == [
@@ -378,7 +378,9 @@ def test_files_hold_no_secret_and_no_path_of_this_host(
     raw = {"provider": provider, "supply": supply, "box": box}
     plan = (upstream if supply == "upstream" else planned)(raw, HOSTS[provider])
     files = render.files(plan, STOCK)
-    assert set(files) == {"Vagrantfile", "inventory/hosts.yml", "lab.lock"}
+    # Nothing boots where the machines are there already.
+    boots = set() if provider == "hosts" else {"Vagrantfile"}
+    assert set(files) == {"inventory/hosts.yml", "lab.lock"} | boots
     assert files["lab.lock"] == lock.text(lock.content(plan, STOCK))
     for name, text in files.items():
         assert mask(text) == text, name
@@ -409,6 +411,7 @@ def test_machines_are_the_other_half_of_the_inventory() -> None:
         "ansible_port": 2222,
         "ansible_user": "vagrant",
         "ansible_ssh_private_key_file": "/home/some one/.lab/ssh/id",
+        "ansible_ssh_common_args": "-o IdentitiesOnly=yes",
     }
 
 
@@ -428,3 +431,46 @@ def test_ssh_itself_understands_its_configuration(tmp_path: Path) -> None:
     assert said["userknownhostsfile"] == str(tmp_path / "known hosts")
     assert said["stricthostkeychecking"] == "true"
     assert said["passwordauthentication"] == "no"
+
+
+def behind(bastion: Bastion | None) -> dict[str, Machine]:
+    return {
+        "cp1": Machine("cp1", "10.0.0.11", 2201, "admin", "/k y", bastion),
+        "w1": Machine("w1", "w1.lan", 22, "", "", bastion),
+    }
+
+
+@pytest.mark.skipif(not shutil.which("ssh"), reason="ssh is not on PATH")
+def test_machines_behind_a_bastion_are_reached_through_it(tmp_path: Path) -> None:
+    config = tmp_path / "ssh_config"
+    known = tmp_path / "known hosts"
+    config.write_text(render.existing_config(behind(Bastion("gate", 2022, "jo", "/g")), known))
+
+    def said(name: str) -> dict[str, str]:
+        out = Shell().run(["ssh", "-G", "-F", config, name]).out
+        return dict(line.partition(" ")[::2] for line in out.splitlines())
+
+    assert (said("cp1")["proxyjump"], said("w1")["proxyjump"]) == ("bastion1", "bastion1")
+    gate = said("bastion1")
+    assert (gate["hostname"], gate["port"], gate["user"]) == ("gate", "2022", "jo")
+    for name in ("cp1", "w1", "bastion1"):
+        assert said(name)["hostkeyalias"] == name
+        assert said(name)["stricthostkeychecking"] == "true"
+        assert said(name)["userknownhostsfile"] == str(known)
+    # Without a key it is ssh's own choice, the agent's keys among it.
+    assert (said("cp1")["identitiesonly"], said("w1")["identitiesonly"]) == ("yes", "no")
+
+
+@pytest.mark.parametrize("bastion", [None, Bastion("gate")])
+def test_a_bastion_is_none_of_the_machines(bastion: Bastion | None, tmp_path: Path) -> None:
+    text = render.existing_config(behind(bastion), tmp_path / "known")
+    assert parse_ssh_config(text) == behind(None)
+
+
+def test_ansible_reaches_machines_as_ssh_does() -> None:
+    tree = yaml.safe_load(render.existing_machines({"w1": "jo"}, Path("/a lab/ssh_config")))
+    assert tree["nodes"]["hosts"]["w1"] == {
+        "ansible_host": "w1",
+        "ansible_user": "jo",
+        "ansible_ssh_common_args": "-F '/a lab/ssh_config'",
+    }

@@ -177,7 +177,7 @@ def test_a_misspelt_key_names_the_likely_one() -> None:
     ("raw", "fix"),
     [
         ({"provider": "virtualbx"}, "did you mean virtualbox?"),
-        ({"provider": "vmware"}, "take one of auto, virtualbox, libvirt, docker"),
+        ({"provider": "vmware"}, "take one of auto, virtualbox, libvirt, docker, hosts"),
         ({"versions": {"contanerd": "1.7"}}, "did you mean containerd?"),
         ({"versions": {"kubernetes": "1.36"}}, 'kubernetes: "1.36"'),
         ({"guest": "ubuntu-24"}, "did you mean ubuntu-24.04?"),
