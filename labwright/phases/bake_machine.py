@@ -50,9 +50,10 @@ def bake_machine(run: Run) -> Path:
         raise HostError(Finding("host.docker.not-started", "error", what, why, fix))
 
     def build(work: Path, out: Path) -> None:
-        root = work / "root"
+        root = work / "baked"
         root.mkdir(exist_ok=True)
-        _bake(run, root / "rootfs.tar", work / "exported.tar")
+        if not (root / "rootfs.tar").exists():
+            _bake(run, root / "rootfs.tar", work / "exported.tar")
         versions = json.dumps(_packages(root / "rootfs.tar"), indent=1, sort_keys=True)
         (root / "packages.json").write_text(versions + "\n", encoding="utf-8")
         params = {"provider": plan.provider, "baked": plan.node_image}
@@ -87,7 +88,9 @@ def _bake(run: Run, root: Path, exported: Path) -> None:
             docker.export(name, exported)
         finally:
             docker.remove_container(name)
-    _settle(exported, root)
+    settled = root.with_suffix(".part")
+    _settle(exported, settled)
+    settled.rename(root)
     exported.unlink()
 
 

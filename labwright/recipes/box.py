@@ -174,7 +174,8 @@ def _filesystem(job: Job, root: Path, disk: Path, blocks: int, own: uuid.UUID) -
     tree.mkdir()
     # The kernel fills /dev; nobody but root could unpack what is there.
     words = ["tar", "--extract", f"--file={root}", f"--directory={tree}", "--no-same-owner"]
-    job.run([*words, "--exclude=./dev/*"])
+    # mmdebstrap's names begin with a dot, those of an exported container do not.
+    job.run([*words, "--anchored", "--exclude=./dev/*", "--exclude=dev/*"])
     job.run(["chmod", "--recursive", "u+rwX", tree])
     with tarfile.open(root) as tar:
         members = [m for m in tar if not m.name.removeprefix("./").startswith("dev/")]
@@ -211,7 +212,8 @@ def _filesystem(job: Job, root: Path, disk: Path, blocks: int, own: uuid.UUID) -
 
 def _fields(job: Job, member: tarfile.TarInfo, born: int) -> Iterator[str]:
     """Give what debugfs sets of a file: all that depends on who unpacked it, and when."""
-    path = f'"/{member.name.removeprefix(".").lstrip("/")}"'
+    name = member.name.removeprefix("./")
+    path = '"/"' if name in {"", "."} else f'"/{name}"'
     values = {"uid": member.uid, "gid": member.gid, "mtime": f"@{int(member.mtime)}"}
     values |= {"ctime": f"@{born}", "atime": f"@{born}"}
     if member.isdir() or member.isreg():
