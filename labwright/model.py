@@ -15,6 +15,9 @@ CLUSTER_ROLES: frozenset[Role] = frozenset({"control_plane", "worker"})
 ProviderName = Literal["virtualbox", "libvirt", "docker"]
 SupplyName = Literal["upstream", "packages", "bundle"]
 RancherTls = Literal["lab", "rancher"]
+# An init that takes 15 s on this processor took 114 s under emulation (docs/libvirt.md): waits
+# are generous already, and half of that ratio on top of them never ended a wait too soon.
+EMULATED_PATIENCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,8 @@ class HostFacts:
 
     ``docker_api`` is ``None`` where no daemon answers, and ``docker_why`` then says why not;
     ``nfs`` says whether its kernel can mount NFS;
+    ``kvm`` says that its device opens, and ``kvm_boots`` whether guests came up under it: ``None``
+    where no lab asked. ``libvirt`` is ``answers``, ``denied`` or ``absent``;
     ``go_modules`` is ``None`` where no Go is installed to ask with; ``upstream`` says for each of
     the vendors' repositories how it answered.
     """
@@ -164,6 +169,9 @@ class HostFacts:
     go_modules: bool | None = None
     upstream: Mapping[str, str] = field(default_factory=dict)
     nfs: bool = True
+    kvm_boots: bool | None = None
+    libvirt: str = "absent"
+    systemd: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +292,10 @@ class Pins:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What a provider knows of its nodes' insides, for the roles and the checks."""
+    """What a provider knows of its nodes' insides, for the roles and the checks.
+
+    ``emulated`` nodes run without the processor's help, and take their time.
+    """
 
     own_kernel: bool
     cgroup: Literal[1, 2]
@@ -292,6 +303,7 @@ class NodeFacts:
     restrict_oom_score_adj: bool
     conntrack_tunable: bool
     nfs: bool = True
+    emulated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +369,8 @@ class Plan:
     yet where that is ``None``. ``bundle`` is the folder of the bundle that the lab is made from,
     and ``origin`` the supply that its software came from first. ``containers`` is the range of
     what a tools node runs itself. ``services_at`` are the add-ons that have a name in the lab's
-    domain.
+    domain. ``management`` is the network that Vagrant reaches the nodes on, where the provider
+    lets us choose it.
     """
 
     name: str
@@ -392,6 +405,12 @@ class Plan:
     containers: IPv4Network = field(default=IPv4Network("172.29.0.0/16"))
     rancher: Rancher | None = None
     services_at: tuple[Service, ...] = ()
+    management: IPv4Network | None = None
+
+    @property
+    def patience(self) -> int:
+        """How many times longer than usual to wait for what the nodes do."""
+        return EMULATED_PATIENCE if self.facts.emulated else 1
 
     @property
     def domain(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv4Network
 from typing import TypeVar
 
 from labwright import addresses, keys
@@ -44,6 +44,7 @@ def build(given: Inputs) -> Plan:
     """
     spec, host = given.spec, given.host
     provider, provider_choice = _provider(spec, host, given.locked.word("provider"))
+    told = [finding for finding in provider.probe(host) if finding.level == "warning"]
     software = choose(given, provider)
     place = addresses.place(
         spec,
@@ -83,6 +84,7 @@ def build(given: Inputs) -> Plan:
         box=spec.box or _box(software.guest, provider),
         choices=(provider_choice, *software.choices, place.choice),
         warnings=(
+            *told,
             *(*software.warnings, *place.warnings),
             *(*_tight(spec, host), *_too_small(spec, software)),
             *_unmountable(spec, facts),
@@ -91,6 +93,7 @@ def build(given: Inputs) -> Plan:
         bundle=given.bundled.folder if given.bundled else "",
         rancher=_rancher(given) if "rancher" in software.addons else None,
         services_at=tuple(_services(spec, given.catalog, software.addons, nodes)),
+        management=_management(provider, spec, host, place.subnet),
     )
 
 
@@ -114,6 +117,39 @@ def network_name(lab: str) -> str:
     return f"labwright-{lab}"
 
 
+def management_name(lab: str) -> str:
+    """Name the network that Vagrant reaches a lab's nodes on, where it is one of our own."""
+    return f"{network_name(lab)}-nat"
+
+
+def domain_name(lab: str, node: str) -> str:
+    """Name a node's machine, as VirtualBox and libvirt show it."""
+    return f"{network_name(lab)}-{node}"
+
+
+def _management(
+    provider: Provider, spec: Spec, host: HostFacts, subnet: IPv4Network
+) -> IPv4Network | None:
+    """Choose the network of management: the one there is, or the first free /24."""
+    ranges = provider.caps.management
+    if not ranges:
+        return None
+    own = {network_name(spec.name), management_name(spec.name)}
+    for there in host.networks:
+        if there.owner == management_name(spec.name):
+            return there.network
+    taken = [n.network for n in host.networks if n.owner not in own]
+    taken += [subnet, spec.pods, spec.services]
+    for wide in ranges:
+        for candidate in wide.subnets(new_prefix=24):
+            if not any(candidate.overlaps(other) for other in taken):
+                return candidate
+    what = "no network is free for Vagrant to reach the machines on"
+    why = f"tried every /24 in {', '.join(map(str, ranges))}"
+    fix = "destroy a lab that is not needed, or set provider: docker"
+    raise HostError(Finding("host.no-free-subnet", "error", what, why, fix))
+
+
 def _provider(spec: Spec, host: HostFacts, before: str) -> tuple[Provider, Choice]:
     if spec.provider:
         provider = PROVIDERS[spec.provider]
@@ -123,13 +159,14 @@ def _provider(spec: Spec, host: HostFacts, before: str) -> tuple[Provider, Choic
     reasons: list[str] = []
     found_all: list[Finding] = []
     for name, provider in sorted(PROVIDERS.items(), key=lambda item: item[0] != before):
-        found = errors(provider.probe(host))
-        if not found:
+        # What has to be said of it is a reason to take it only when it is asked for.
+        spoken = provider.probe(host)
+        if not spoken:
             first = "as lab.lock has it" if name == before else "the first choice"
             why = "; ".join(reasons) or f"{first}, and it works here"
             return provider, Choice("provider", name, why)
-        reasons.append(f"{name}: {found[0].what}")
-        found_all.extend(found)
+        reasons.append(f"{name}: {spoken[0].what}")
+        found_all.extend(spoken)
     raise HostError(found_all)
 
 

@@ -15,6 +15,7 @@ from labwright.events import Event, Sink
 from labwright.lock import Locked
 from labwright.model import Plan, Spec
 from labwright.tools.docker import Docker
+from labwright.tools.libvirt import Libvirt
 from labwright.tools.shell import Shell
 from labwright.tools.store import Store
 from labwright.tools.vagrant import Vagrant
@@ -28,6 +29,11 @@ class Tools:
     shell: Shell
     store: Store
     docker: Docker
+
+    @property
+    def libvirt(self) -> Libvirt:
+        """The libvirt daemon, where there is one."""
+        return Libvirt(self.shell)
 
 
 @dataclass

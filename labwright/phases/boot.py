@@ -8,11 +8,14 @@ from labwright import render
 from labwright.errors import BootError, Finding
 from labwright.model import Machine
 from labwright.phases.base import Run
-from labwright.plan import network_name
+from labwright.plan import domain_name, network_name
 from labwright.providers import PROVIDERS
 from labwright.tools.ssh import ensure_key, host_keys, key_lines
 from labwright.tools.vagrant import parse_ssh_config
 from labwright.tools.workdir import Workdir, write
+
+# How long a machine may take to show its host key, in seconds.
+KEYS_DEADLINE = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Boot:
         states = run.vagrant.states()
         down = [n.name for n in run.plan.nodes if states.get(n.name) != "running"]
         if down:
+            make_ready(run)
             run.say(f"start {', '.join(down)}")
             run.vagrant.up(down, run.tool)
         if down or not run.workdir.ssh_config.is_file():
@@ -77,7 +81,8 @@ class Boot:
             raise BootError(Finding("boot.unreachable", "error", what, fix=fix))
         # A machine made anew has a new host key at the same port.
         hosts = run.workdir.known_hosts
-        write(hosts, host_keys(run.tools.shell, reached.values()), 0o600)
+        deadline = KEYS_DEADLINE * run.plan.patience
+        write(hosts, host_keys(run.tools.shell, reached.values(), deadline), 0o600)
         write(run.workdir.ssh_config, render.ssh_config(reached, hosts), 0o600)
         write(run.workdir.inventory / "machines.yml", render.machines(reached), 0o600)
 
@@ -106,3 +111,13 @@ def ensure_network(run: Run) -> None:
     if PROVIDERS[plan.provider].caps.own_network:
         name, gateway = network_name(plan.name), str(plan.host_address)
         run.tools.docker.ensure_network(name, run.workdir.path, str(plan.subnet), gateway)
+
+
+def make_ready(run: Run) -> None:
+    """Make the hypervisor ready: its pool, and no remains of a boot that was cut short."""
+    plan = run.plan
+    if PROVIDERS[plan.provider].caps.management:
+        # Where the console's words go; libvirt makes the file, and no folder.
+        (run.workdir.path / "logs").mkdir(parents=True, exist_ok=True)
+        domains = [domain_name(plan.name, node.name) for node in plan.nodes]
+        run.tools.libvirt.make_ready(domains, run.workdir.path)

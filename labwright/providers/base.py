@@ -17,7 +17,10 @@ class Caps:
 
     ``subnets`` are the ranges that lab networks may lie in, the first choice first;
     ``only_subnets`` says that it refuses any other;
-    ``own_network`` says that Labwright makes the lab's network itself before Vagrant runs.
+    ``own_network`` says that Labwright makes the lab's network itself before Vagrant runs;
+    ``management`` are the ranges, the first choice first, for a second network that Vagrant
+    reaches the nodes on, where it is ours to choose. ``without_systemd`` are further packages
+    for a host where no systemd runs.
     """
 
     parallel_boot: bool
@@ -26,6 +29,8 @@ class Caps:
     own_network: bool
     only_subnets: bool
     subnets: tuple[IPv4Network, ...]
+    management: tuple[IPv4Network, ...] = ()
+    without_systemd: tuple[str, ...] = ()
 
 
 class Provider(Protocol):
@@ -44,7 +49,11 @@ class Provider(Protocol):
         """The Debian packages it needs on the host."""
 
     def probe(self, host: HostFacts) -> list[Finding]:
-        """Say what keeps this host from running nodes here; errors are final, notes are not."""
+        """Say what keeps this host from running nodes here.
+
+        Errors are final. With a warning or a note it works, and is taken only when it is asked
+        for.
+        """
 
     def node_facts(self, host: HostFacts) -> NodeFacts:
         """Say what the nodes' insides are like, for the roles and the checks."""

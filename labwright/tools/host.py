@@ -17,7 +17,7 @@ from pathlib import Path
 
 from labwright.errors import LabError
 from labwright.model import HostFacts, HostNetwork, Tool
-from labwright.tools import workdir
+from labwright.tools import libvirt, workdir
 from labwright.tools.docker import Docker
 from labwright.tools.shell import Shell
 
@@ -57,6 +57,8 @@ def facts(shell: Shell) -> HostFacts:
             kvm=_opens("/dev/kvm"),
             apt_installed=installed.result(),
             nfs=mounts_nfs(Path("/")),
+            libvirt=libvirt.reached(),
+            systemd=Path("/run/systemd/system").is_dir(),
             upstream={name: job.result() for name, job in vendors.items()},
         )
 
@@ -159,13 +161,18 @@ def _caps() -> frozenset[str]:
 
 
 def _networks(shell: Shell, docker: Docker) -> tuple[HostNetwork, ...]:
-    """Give what the host's routes reach without a gateway of the internet, and Docker's ranges."""
+    """Give what the host's routes reach without a gateway, and Docker's and libvirt's networks."""
     found: list[HostNetwork] = []
     owners: dict[str, str] = {}
     if docker.api()[0]:
-        for name, subnet in docker.networks():
-            owners[subnet] = name
-            found.append(HostNetwork(IPv4Network(subnet), name))
+        for name, range_ in docker.networks():
+            owners[range_] = name
+            found.append(HostNetwork(IPv4Network(range_), name))
+    # One that does not run now has no route, and takes its range as soon as it does.
+    if which("virsh") and libvirt.reached() == "answers":
+        for name, subnet in libvirt.Libvirt(shell).networks():
+            owners[str(subnet)] = name
+            found.append(HostNetwork(subnet, name))
     if ip := which("ip"):
         routes = shell.run([ip, "-j", "-4", "route", "show", "table", "all"], check=False).out
         for route in json.loads(routes or "[]"):

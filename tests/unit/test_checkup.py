@@ -280,4 +280,4 @@ def test_a_guest_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Monk
     program.chmod(0o755)
     yes, why = kvmprobe.boots(Shell(), str(program))
     assert not yes
-    assert why.startswith("0 of 3 came up")
+    assert why.startswith("0 of 4 came up")
