@@ -158,7 +158,7 @@ def content(plan: Plan, stock: Stocked) -> dict[str, Any]:
         "addons": list(plan.addons),
         **_rancher(plan),
         "mirrors": dict(plan.wanted.registries),
-        **({"box": asdict(plan.box)} if plan.box else {}),
+        **_box(plan),
         **_sources(plan),
         "packages": dict(stock.packages),
         **(
@@ -226,6 +226,13 @@ def _rancher(plan: Plan) -> dict[str, Any]:
     chart = plan.rancher.chart
     own = {"chart": {"version": chart.version, "sha256": chart.sha256}} if chart else {}
     return {"rancher": {"hostname": plan.rancher.hostname, "tls": plan.rancher.tls, **own}}
+
+
+def _box(plan: Plan) -> dict[str, Any]:
+    """Give the box; one of ours by its name alone: another Labwright builds another."""
+    if plan.box is None:
+        return {}
+    return {"box": {"name": plan.box.name} if plan.own_box else asdict(plan.box)}
 
 
 def _sources(plan: Plan) -> dict[str, Any]:

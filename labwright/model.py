@@ -136,6 +136,15 @@ class HostNetwork:
 
 
 @dataclass(frozen=True, slots=True)
+class HadBox:
+    """A box in Vagrant's own list."""
+
+    name: str
+    version: str
+    provider: str
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
     """What was measured on this computer. Memory and disk in MiB; caps are CAP_… names.
 
@@ -144,7 +153,9 @@ class HostFacts:
     ``kvm`` says that its device opens, and ``kvm_boots`` whether guests came up under it: ``None``
     where no lab asked. ``libvirt`` is ``answers``, ``denied`` or ``absent``;
     ``go_modules`` is ``None`` where no Go is installed to ask with; ``upstream`` says for each of
-    the vendors' repositories how it answered.
+    the vendors' repositories how it answered; ``boxes`` are in Vagrant's list, and
+    ``box_sources`` says of a box's address whether it can be had there, of Vagrant's own
+    catalogue under an empty one.
     """
 
     os_kind: str
@@ -172,6 +183,8 @@ class HostFacts:
     kvm_boots: bool | None = None
     libvirt: str = "absent"
     systemd: bool = True
+    boxes: tuple[HadBox, ...] = ()
+    box_sources: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,8 +382,8 @@ class Plan:
     yet where that is ``None``. ``bundle`` is the folder of the bundle that the lab is made from,
     and ``origin`` the supply that its software came from first. ``containers`` is the range of
     what a tools node runs itself. ``services_at`` are the add-ons that have a name in the lab's
-    domain. ``management`` is the network that Vagrant reaches the nodes on, where the provider
-    lets us choose it.
+    domain. ``own_box`` says that ``box`` is one that is built here. ``management`` is the network
+    that Vagrant reaches the nodes on, where the provider lets us choose it.
     """
 
     name: str
@@ -405,6 +418,7 @@ class Plan:
     containers: IPv4Network = field(default=IPv4Network("172.29.0.0/16"))
     rancher: Rancher | None = None
     services_at: tuple[Service, ...] = ()
+    own_box: bool = False
     management: IPv4Network | None = None
 
     @property

@@ -9,11 +9,10 @@ from ipaddress import IPv4Interface, IPv4Network
 from typing import TypeVar
 
 from labwright import addresses, keys
-from labwright.catalog import Catalog, Guest, kubeadm_api, minor
+from labwright.catalog import Catalog, kubeadm_api, minor
 from labwright.errors import Finding, HostError, errors
 from labwright.model import (
     CLUSTER_ROLES,
-    Box,
     Choice,
     HostFacts,
     Node,
@@ -81,7 +80,8 @@ def build(given: Inputs) -> Plan:
         node_image=_node_image(software.keys, given.roles_digest, None),
         node_args=provider.node_args(host),
         host_cpus=host.cpus,
-        box=spec.box or _box(software.guest, provider),
+        box=software.box,
+        own_box=software.own_box,
         choices=(provider_choice, *software.choices, place.choice),
         warnings=(
             *told,
@@ -168,11 +168,6 @@ def _provider(spec: Spec, host: HostFacts, before: str) -> tuple[Provider, Choic
         reasons.append(f"{name}: {spoken[0].what}")
         found_all.extend(spoken)
     raise HostError(found_all)
-
-
-def _box(guest: Guest, provider: Provider) -> Box | None:
-    """Give the guest's box for a provider that boots machines from one."""
-    return guest.boxes.get(provider.name)
 
 
 def _nodes(spec: Spec, place: addresses.Place) -> Iterable[Node]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from labwright import keys, solver
+from labwright import boxes, keys, solver
 from labwright.bundle import Manifest
 from labwright.catalog import Catalog, Component, Constraint, Guest, Release, asked, minor
 from labwright.catalog.ranges import within
 from labwright.errors import Finding, HostError, LabError, SpecError, errors
 from labwright.lock import Locked
-from labwright.model import Artifact, Chart, Choice, HostFacts, Spec, SupplyName, Wanted
+from labwright.model import Artifact, Box, Chart, Choice, HostFacts, Spec, SupplyName, Wanted
 from labwright.providers.base import Provider
 from labwright.supplies import SUPPLIES
-from labwright.supplies.base import BY_CHART, ROLE_ARTIFACTS, Chosen, Supply
+from labwright.supplies.base import BY_CHART, OWN_BOXES, ROLE_ARTIFACTS, Chosen, Supply
 from labwright.supplies.packages import FROM_DEBIAN, FROM_GO, built
 
 PARTS = ("containerd", "etcd", "coredns", "pause", "busybox")
@@ -66,6 +66,8 @@ class Software:
     wanted: Wanted
     choices: tuple[Choice, ...]
     warnings: tuple[Finding, ...] = ()
+    box: Box | None = None
+    own_box: bool = False
 
     @property
     def image_repository(self) -> str:
@@ -123,6 +125,7 @@ def _from_supply(
     versions = dict(solution.versions)
     guest = catalog.guests[versions.pop("guest")]
     addons, told = _addons(given, supply, versions)
+    picked = _box(given, provider, guest, supply.name)
     chosen = Chosen(
         catalog=catalog,
         provider=provider.name,
@@ -133,8 +136,10 @@ def _from_supply(
         mirrors=spec.mirrors,
         roles=frozenset(node.role for node in spec.nodes),
         helm="rancher" in addons or any(node.role == "tools" for node in spec.nodes),
+        own_box=picked.own,
     )
     artifacts = supply.artifacts(chosen)
+    places = keys.keys(artifacts)
     return Software(
         supply=supply.name,
         origin=supply.name,
@@ -142,16 +147,30 @@ def _from_supply(
         versions=versions,
         addons=addons,
         artifacts=artifacts,
-        keys=keys.keys(artifacts),
+        keys=places,
         wanted=supply.wanted(chosen),
         choices=(
             _why_supply(given, supply, passed),
             *(Choice(name, v, solution.reasons[name]) for name, v in solution.versions.items()),
             *more,
             *told,
+            *picked.choices,
         ),
-        warnings=tuple(_warnings(given, provider, supply, solution.versions)),
+        warnings=(*_warnings(given, provider, supply, solution.versions), *picked.warnings),
+        box=boxes.own(guest, provider.name, places) if picked.own else picked.box,
+        own_box=picked.own,
     )
+
+
+def _box(given: Inputs, provider: Provider, guest: Guest, supply: SupplyName) -> boxes.Picked:
+    name = OWN_BOXES.get(provider.name, "")
+    if given.bundled:
+        had = name in given.bundled.manifest.entries
+    else:
+        had = bool(name) and boxes.own_keys(guest, provider.name)[name] in given.stored
+    before = given.locked.content.get("box")
+    named = str(before.get("name")) if isinstance(before, dict) else ""
+    return boxes.pick(boxes.Wish(given.spec, given.host, guest, provider.name, supply, had, named))
 
 
 def _solve(
@@ -336,10 +355,12 @@ def _from_bundle(given: Inputs, bundled: Bundled, provider: Provider) -> Softwar
     }
     origin: SupplyName = "upstream" if manifest.facts["supply"] == "upstream" else "packages"
     why = f"the bundle of lab {manifest.lab} has it"
+    guest = given.catalog.guests[manifest.facts["guest"]]
+    picked = _box(given, provider, guest, "bundle")
     return Software(
         supply="bundle",
         origin=origin,
-        guest=given.catalog.guests[manifest.facts["guest"]],
+        guest=guest,
         versions=manifest.versions,
         addons=spec.addons,
         artifacts=artifacts,
@@ -349,7 +370,11 @@ def _from_bundle(given: Inputs, bundled: Bundled, provider: Provider) -> Softwar
             Choice("supply", f"bundle:{bundled.folder}", f"{origin} of lab {manifest.lab}"),
             *(Choice(name, version, why) for name, version in manifest.versions.items()),
             _bundled_dns(spec, manifest, why),
+            *picked.choices,
         ),
+        warnings=picked.warnings,
+        box=boxes.own(guest, provider.name, places) if picked.own else picked.box,
+        own_box=picked.own,
     )
 
 

@@ -8,6 +8,7 @@ from labwright import render
 from labwright.errors import BootError, Finding
 from labwright.model import Machine
 from labwright.phases.base import Run
+from labwright.phases.boxing import ensure_box
 from labwright.plan import domain_name, network_name
 from labwright.providers import PROVIDERS
 from labwright.tools.ssh import ensure_key, host_keys, key_lines
@@ -51,6 +52,7 @@ class Boot:
         down = [n.name for n in run.plan.nodes if states.get(n.name) != "running"]
         if down:
             make_ready(run)
+            ensure_box(run)
             run.say(f"start {', '.join(down)}")
             run.vagrant.up(down, run.tool)
         if down or not run.workdir.ssh_config.is_file():

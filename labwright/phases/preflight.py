@@ -18,10 +18,11 @@ from labwright.providers import PROVIDERS
 from labwright.recipes import HOST_PACKAGES, pins
 from labwright.render import ROOT
 from labwright.software import Bundled, Inputs, built_key
-from labwright.supplies.base import ROLE_ARTIFACTS
+from labwright.supplies.base import OWN_BOXES, ROLE_ARTIFACTS
 from labwright.supplies.packages import FROM_GO
 from labwright.tools import (
     apt,
+    boxes,
     bundle_fetch,
     bundles,
     chartfile,
@@ -134,6 +135,7 @@ def measure(tools: Tools, spec: Spec) -> HostFacts:
     if facts.kvm and _may_use_kvm(spec, facts):
         boots = kvmprobe.remembered(tools.shell, workdir.cache() / "kvm")
         facts = replace(facts, kvm_boots=boots)
+    facts = replace(facts, boxes=boxes.had(), box_sources=_box_sources(spec, facts))
     known = catalog.load()
     components = [known.addons[name].component for name in spec.addons]
     wanted = [name for name in components if name in FROM_GO]
@@ -148,6 +150,15 @@ def _may_use_kvm(spec: Spec, facts: HostFacts) -> bool:
     if spec.provider:
         return spec.provider == "libvirt"
     return not PROVIDERS["libvirt"].probe(facts) and bool(PROVIDERS["virtualbox"].probe(facts))
+
+
+def _box_sources(spec: Spec, facts: HostFacts) -> dict[str, str]:
+    """Ask where a box would come from, if machines may start from one at all."""
+    may = spec.provider in OWN_BOXES or (
+        spec.provider is None and not {"VBoxManage", "virsh"}.isdisjoint(facts.tools)
+    )
+    url = spec.box.url if spec.box else ""
+    return {url: boxes.source(url)} if may else {}
 
 
 def _is_built(tools: Tools, component: str) -> bool:
@@ -320,7 +331,10 @@ def _recipes_lack(artifacts: Iterable[Artifact], facts: HostFacts) -> set[str]:
     return needed - facts.apt_installed
 
 
-GOALS = ("base", "apt", *ROLE_ARTIFACTS.values(), "images", "charts", "helm", "host")
+GOALS = (
+    *("base", *OWN_BOXES.values(), "apt", *ROLE_ARTIFACTS.values()),
+    *("images", "charts", "helm", "host"),
+)
 
 
 def to_build(made: Plan, tools: Tools) -> list[Artifact]:

@@ -84,5 +84,5 @@ class Destroy:
         domains = [domain_name(name, node.name) for node in made.nodes] if made else []
         libvirt.remove(run.workdir.path, domains, networks)
         # A box of the user's own may be another Vagrantfile's too.
-        if made and made.box and getattr(made, "own_box", False):
+        if made and made.box and made.own_box:
             libvirt.remove_base(made.box.name)

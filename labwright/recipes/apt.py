@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from labwright.recipes.base import DATA, Apt, Job, architecture, debian_sources, stanzas
+from labwright.supplies.base import ROOTS
 from labwright.tools.store import remove_tree
 
 DEB_REVISION = "1"
@@ -54,7 +55,7 @@ def build(job: Job) -> None:
     job.say("download the nodes' packages")
     sources = debian_sources(job.shell)
     remove_tree(job.work / "apt/archives")
-    apt = Apt(job, job.work / "apt", sources, job.inputs["base"] / "status")
+    apt = Apt(job, job.work / "apt", sources, _root(job) / "status")
     apt.update()
     take([*own, *apt.closure(*GUEST_PACKAGES, *map(str, own))], job.out)
     index(job, source["date"])
@@ -76,14 +77,19 @@ def build_for_role(job: Job) -> None:
 def installed(job: Job) -> Path:
     """Write dpkg's ``status`` of a node with its root and all of the repository of all nodes."""
     there: dict[str, str] = {}
-    if "base" in job.inputs:
-        there |= _paragraphs((job.inputs["base"] / "status").read_text("utf-8"))
+    if any(root in job.inputs for root in ROOTS):
+        there |= _paragraphs((_root(job) / "status").read_text("utf-8"))
     if "apt" in job.inputs:
         packages = _paragraphs((job.inputs["apt"] / "Packages").read_text("utf-8"))
         there |= {n: f"{words}\nStatus: install ok installed" for n, words in packages.items()}
     path = job.work / "status"
     path.write_text("".join(f"{words}\n\n" for words in there.values()), encoding="utf-8")
     return path
+
+
+def _root(job: Job) -> Path:
+    """Give the entry of the root that the nodes start from."""
+    return next(job.inputs[root] for root in ROOTS if root in job.inputs)
 
 
 def _paragraphs(text: str) -> dict[str, str]:

@@ -18,9 +18,8 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from types import MappingProxyType
-
-import jinja2
 
 from labwright.recipes.base import DATA, Job
 
@@ -158,10 +157,7 @@ def _virtualbox(job: Job, disk: Path, size: int) -> Mapping[str, Path | bytes]:
     words = ["qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized"]
     job.run([*words, disk, image])
     _settle_vmdk(image, own)
-    template = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
-    ).from_string((DATA / "box/box.ovf.j2").read_text("utf-8"))
-    ovf = template.render(
+    ovf = Template((DATA / "box/box.ovf").read_text("utf-8")).substitute(
         name=f"labwright-{job.artifact.version}",
         disk=image.name,
         disk_size=image.stat().st_size,

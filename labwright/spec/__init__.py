@@ -121,10 +121,15 @@ def _spec(file: LabFile, source: str) -> Spec:
         ),
         schedule_on_control_planes=file.schedule_on_control_planes,
         addons=tuple(file.addons),
-        box=Box(**file.box.model_dump()) if file.box else None,
+        box=_box(file, source),
         source=source,
         rancher=_rancher(file, source),
     )
+
+
+def _box(file: LabFile, source: str) -> Box | None:
+    box = file.box
+    return Box(box.name, box.version, _beside(source, box.url), box.checksum) if box else None
 
 
 def _rancher(file: LabFile, source: str) -> RancherSpec:

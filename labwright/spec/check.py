@@ -118,6 +118,22 @@ def _versions(file: LabFile) -> Iterator[Finding]:
             yield _not_known("component", name, known, f"versions.{name}")
 
 
+def _box(file: LabFile) -> Iterator[Finding]:
+    box = file.box
+    if box is None or not box.checksum:
+        return
+    path = box.url.partition("?")[0]
+    if not path or path.endswith(".json"):
+        yield Finding(
+            "spec.box-checksum",
+            "error",
+            "box.checksum is that of a .box file, and box.url names none",
+            "of a box from a catalogue Vagrant checks what the catalogue says, and nothing else",
+            "give the address of the .box file, or leave the checksum out",
+            "box.checksum",
+        )
+
+
 def _guest(file: LabFile) -> Iterator[Finding]:
     known = ["auto", *catalog.load().guests]
     if file.guest not in known:
@@ -208,6 +224,7 @@ _RULES: Mapping[tuple[str, ...], Rule] = {
     ("addons", "rancher", "name"): _rancher,
     ("versions",): _versions,
     ("guest",): _guest,
+    ("box",): _box,
     ("mirrors",): _mirrors,
     ("network.pods", "workers", "control_planes"): _pods_size,
     ("network.services",): _services_size,

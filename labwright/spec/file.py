@@ -93,12 +93,19 @@ class NetworkFile(_Model):
     services: Network = IPv4Network("10.96.0.0/16")
 
 
+# An address, or a path: also one that begins with the letter of a drive.
+_PLACE = r"^([^:]*|[A-Za-z]:[\\/].*|(https?|file)://\S.*)$"
+
+
 class BoxFile(_Model):
     """A Vagrant box for the providers that boot virtual machines."""
 
     name: Annotated[str, Field(min_length=1)]
-    version: Annotated[str, BeforeValidator(_text)] = ""
-    url: str = ""
+    # Exactly one: a constraint would be another box on another day.
+    version: Annotated[
+        str, BeforeValidator(_text), Field(pattern=r"^(|[0-9]+(\.[0-9A-Za-z]+)*)$", max_length=100)
+    ] = ""
+    url: Annotated[str, Field(pattern=_PLACE)] = ""
     checksum: Annotated[str, Field(pattern=r"^(|sha256:[0-9a-f]{64})$")] = ""
 
 

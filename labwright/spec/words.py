@@ -78,6 +78,8 @@ def _finding(item: Mapping[str, Any], where: str) -> Finding:
         "kubernetes": 'a version in quotes such as "1.20.2", or auto',
         "network.subnet": "a private network such as 192.168.56.0/24, or auto",
         "box.checksum": "sha256: and 64 hexadecimal digits",
+        "box.url": "an address with http, https or file, or a path beside lab.yaml",
+        "box.version": 'one version in quotes, such as "202510.26.0"',
         "rancher.hostname": "a whole name in small letters, such as rancher.example.internal",
         "rancher.tls": "lab or rancher",
         "supply": "auto, upstream, packages, or bundle: and a folder, an archive or an address",

@@ -45,6 +45,12 @@ DOCKER: Mapping[str, tuple[str, ...]] = {
 # Part of docker.io in older releases.
 DOCKER_CLI = "docker-cli"
 ROLE_ARTIFACTS: Mapping[Role, str] = {role: f"apt-{role}" for role in ROLE_PACKAGES}
+# The boxes that are built here, and what there is of a node's root.
+OWN_BOXES: Mapping[ProviderName, str] = {
+    "libvirt": "box-libvirt",
+    "virtualbox": "box-virtualbox",
+}
+ROOTS = ("base", "machine-root")
 # Add-ons that are installed from a chart: no supply builds a program or an image for them.
 BY_CHART = frozenset({"rancher"})
 
@@ -54,7 +60,8 @@ class Chosen:
     """What the planner has settled when it asks a supply: ``versions`` by component.
 
     ``charts`` are the components whose charts the lab needs, ``roles`` those of its nodes;
-    ``helm`` says whether nodes need it.
+    ``helm`` says whether nodes need it, and ``own_box`` whether machines start from a box that is
+    built here.
     """
 
     catalog: Catalog
@@ -65,6 +72,7 @@ class Chosen:
     charts: tuple[str, ...]
     mirrors: Mirrors
     helm: bool = False
+    own_box: bool = False
     roles: frozenset[Role] = frozenset()
 
     @property
@@ -112,7 +120,7 @@ def collected(plan: Plan) -> tuple[Artifact, ...]:
     """
     pins = plan.pins
     if plan.supply == "upstream" and pins:
-        needs = ("base",) if plan.provider == "docker" else ()
+        needs = tuple(root for root in ROOTS if root in plan.keys)
         version = plan.versions["kubernetes"]
         beside = dict.fromkeys(wish.role for wish in plan.wanted.debs if wish.role)
         more: tuple[Artifact, ...] = (
@@ -142,19 +150,20 @@ def collected(plan: Plan) -> tuple[Artifact, ...]:
     tools = (Artifact("host", "host", "1", ("apt",), title="kubectl"), helm())
     host = tuple(tool for tool in tools if tool.id not in have)
     # The programs that images and packages are made of are in those already.
-    inside = {need for a in plan.artifacts if a.id in {"apt", "images"} for need in a.needs}
+    holders = {"apt", "images", *OWN_BOXES.values()}
+    inside = {need for a in plan.artifacts if a.id in holders for need in a.needs}
     bundled = [a for a in plan.artifacts if a.id not in inside - {"base"}]
     return (*bundled, *more, *host)
 
 
-def role_packages(role: Role) -> Artifact:
+def role_packages(role: Role, root: str = "base") -> Artifact:
     """Give the packages of a node beside the cluster, built from Debian's archive."""
     more = DOCKER["guest"] if role == "tools" else ()
     return Artifact(
         ROLE_ARTIFACTS[role],
         "apt-role",
         "bookworm",
-        ("base", "apt"),
+        (root, "apt"),
         {"packages": " ".join(sorted([*ROLE_PACKAGES[role], *more]))},
         f"apt repository of a {role} node",
     )
@@ -176,6 +185,27 @@ def _debs(plan: Plan, role: Role | None = None) -> dict[str, str]:
 def base_root() -> Artifact:
     """Give the root that every container node starts from."""
     return Artifact("base", "base", "bookworm", title="Debian bookworm root of a node")
+
+
+def machine_root(guest: Guest) -> Artifact:
+    """Give the root with a kernel that a box of ours is made from."""
+    title = f"Debian {guest.codename} root of a machine"
+    return Artifact("machine-root", "machine-root", guest.codename, title=title)
+
+
+def own_box(guest: Guest, provider: ProviderName) -> tuple[Artifact, ...]:
+    """Give the box that machines of a provider start from, after the root it is made from."""
+    return (
+        machine_root(guest),
+        Artifact(
+            OWN_BOXES[provider],
+            "box",
+            guest.codename,
+            ("machine-root",),
+            {"provider": provider},
+            f"{provider} box of {guest.name}",
+        ),
+    )
 
 
 def not_buildable(host: HostFacts, what: str) -> list[Finding]:

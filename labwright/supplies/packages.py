@@ -10,6 +10,7 @@ from labwright.supplies.base import (
     base_root,
     helm,
     not_buildable,
+    own_box,
     role_packages,
 )
 
@@ -38,6 +39,8 @@ class Packages:
         components = [known[name].component for name in chosen.addons if name not in BY_CHART]
         programs = [built(name, parts[name]) for name in components if name not in FROM_DEBIAN]
         debian = [name for name in components if name in FROM_DEBIAN]
+        own = chosen.own_box
+        root = own_box(chosen.guest, chosen.provider) if own else (base_root(),)
         # Only what the lab asks for: an image more is another artifact, with a key of its own.
         params = {f"{name}_version": parts[name] for name in ("etcd", "pause", "busybox", *debian)}
         return (
@@ -48,12 +51,13 @@ class Packages:
                 title=f"Kubernetes {version} from Debian's source package",
             ),
             *programs,
-            base_root(),
+            *root,
             Artifact(
                 "apt",
                 "apt",
                 version,
-                needs=("kubernetes", "base"),
+                # A machine has more than a container: what is missing is less, and another set.
+                needs=("kubernetes", root[0].id),
                 title="apt repository of the nodes",
             ),
             Artifact(
@@ -64,7 +68,7 @@ class Packages:
                 params=params,
                 title="container images",
             ),
-            *map(role_packages, chosen.beside),
+            *(role_packages(role, root[0].id) for role in chosen.beside),
             *([helm()] if chosen.helm else []),
         )
 

@@ -24,6 +24,7 @@ from labwright.supplies.base import (
     base_root,
     helm,
     not_buildable,
+    own_box,
 )
 
 # What a node needs beside Kubernetes and its runtime; the role kube_packages installs these.
@@ -51,8 +52,10 @@ class Upstream:
         return not_buildable(host, "a container's root is built") if provider == "docker" else []
 
     def artifacts(self, chosen: Chosen) -> tuple[Artifact, ...]:
-        """Give the root of container nodes; a virtual machine starts from its box."""
-        root = [base_root()] if chosen.provider == "docker" else []
+        """Give what nodes start from, where that is built here: a container's root, our box."""
+        root: tuple[Artifact, ...] = (base_root(),) if chosen.provider == "docker" else ()
+        if chosen.own_box:
+            root = own_box(chosen.guest, chosen.provider)
         return (*root, *([helm()] if chosen.helm else []))
 
     def wanted(self, chosen: Chosen) -> Wanted:

@@ -19,6 +19,7 @@ LAYERS = (
     {"authority", "bundle", "catalog", "keys", "oci"},
     {"lock", "solver", "spec"},
     {"providers", "supplies"},
+    {"boxes"},
     {"addresses", "doctor", "software"},
     {"plan"},
     {"render", "tools"},

@@ -127,7 +127,10 @@ def test_a_name_does_not_lead_out_of_its_folder(tmp_path: Path, name: str) -> No
         ({}, DEBIAN),
         ({"workers": 0, "schedule_on_control_planes": True, "addons": []}, DEBIAN),
         ({"workers": 9, "network": {"subnet": "172.20.0.0/16"}}, replace(DEBIAN, memory=1024)),
-        ({"box": {"name": "x/y", "version": "1.0", "checksum": "sha256:" + "0" * 64}}, VIRTUALBOX),
+        (
+            {"box": {"name": "x/y", "url": "http://b.test/b", "checksum": "sha256:" + "0" * 64}},
+            VIRTUALBOX,
+        ),
         ({"nodes": {"w1": {"cpus": 4, "memory": "3GiB", "disk": "30GiB"}}}, LIBVIRT),
     ],
 )

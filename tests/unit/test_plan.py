@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from labwright import boxes, catalog, lock
+from labwright.bundle import Entry, FileFact, Manifest
 from labwright.errors import HostError, LabError, SpecError
-from labwright.lock import Locked
-from labwright.model import Box, HostFacts, HostNetwork, Pins, Plan, ProviderName
+from labwright.lock import Locked, Stocked
+from labwright.model import Box, Choice, HadBox, HostFacts, HostNetwork, Pins, Plan, ProviderName
 from labwright.plan import network_name, pinned
-from labwright.software import built_key
+from labwright.software import Bundled, built_key
+from labwright.supplies.base import collected
 from tests.fakes import (
     DEBIAN,
     HOSTS,
@@ -416,6 +419,92 @@ def test_machines_of_a_guest_start_from_its_box(provider: ProviderName) -> None:
 def test_the_box_of_lab_yaml_goes_before_the_guest_s() -> None:
     plan = planned({"box": {"name": "own/box"}}, online(VIRTUALBOX))
     assert plan.box == Box("own/box")
+
+
+def boxed(plan: Plan) -> Choice:
+    (choice,) = (c for c in plan.choices if c.what == "box")
+    return choice
+
+
+@pytest.mark.parametrize("provider", ["virtualbox", "libvirt"])
+def test_machines_of_the_packages_supply_start_from_our_own_box(provider: ProviderName) -> None:
+    plan = planned({"provider": provider}, HOSTS[provider])
+    assert plan.own_box
+    assert plan.box is not None
+    assert plan.box.name == "labwright/debian-12"
+    assert re.fullmatch(r"0\.0\.[0-9]+", plan.box.version)
+    needs = {artifact.id: artifact.needs for artifact in plan.artifacts}
+    assert needs[f"box-{provider}"] == ("machine-root",)
+    # What is missing in a machine is not what is missing in a container.
+    assert needs["apt"] == ("kubernetes", "machine-root")
+    assert "base" not in needs
+    assert plan.keys["apt"] != planned().keys["apt"]
+    (bundled,) = (a for a in collected(plan) if a.id.startswith("box-"))
+    assert bundled.id == f"box-{provider}"
+    assert not [a for a in collected(plan) if a.id in {"base", "machine-root"}]
+
+
+NO_CATALOGUE = {"": "does not answer"}
+HAD = {"guest": "debian-12", "provider": "libvirt", "supply": "upstream"}
+
+
+def test_without_vagrants_catalogue_our_own_box_is_taken_and_the_plan_says_so() -> None:
+    host = online(replace(LIBVIRT, box_sources=NO_CATALOGUE))
+    plan = planned(HAD, host)
+    assert plan.own_box
+    assert "Vagrant does not have it, and Vagrant's catalogue does not answer" in boxed(plan).why
+    assert {"machine-root", "box-libvirt"} <= plan.keys.keys()
+    # Nothing of a container's root is built for it.
+    assert "base" not in plan.keys
+    known = catalog.load().guests["debian-12"].boxes["libvirt"]
+    there = replace(host, boxes=(HadBox(known.name, known.version, "libvirt"),))
+    assert planned(HAD, there).box == known
+    other = replace(host, boxes=(HadBox(known.name, known.version, "virtualbox"),))
+    assert planned(HAD, other).own_box
+
+
+def test_a_lab_that_has_our_own_box_keeps_it_when_the_catalogue_is_back() -> None:
+    before = planned(HAD, online(replace(LIBVIRT, box_sources=NO_CATALOGUE)))
+    held = Locked(lock.content(before, Stocked()))
+    again = planned(HAD, online(LIBVIRT), locked=held)
+    assert (again.box, boxed(again).why) == (before.box, "as lab.lock has it")
+
+
+def test_lab_yamls_box_gives_way_only_where_it_cannot_be_had() -> None:
+    asked = {"name": "o/b", "version": "1.2", "url": "http://boxes.test/b.box"}
+    raw = {**HAD, "supply": "packages", "box": asked}
+    assert planned(raw, LIBVIRT).box == Box(**asked)
+    away = replace(LIBVIRT, box_sources={asked["url"]: "does not answer"})
+    plan = planned(raw, away)
+    assert plan.own_box
+    (finding,) = (w for w in plan.warnings if w.id == "host.box-replaced")
+    assert "not from o/b 1.2" in finding.what
+    # A file is not out of reach: lab.yaml is wrong.
+    gone = replace(LIBVIRT, box_sources={asked["url"]: "no such file"})
+    with pytest.raises(SpecError) as caught:
+        planned(raw, gone)
+    assert caught.value.findings[0].where == "box.url"
+
+
+def test_where_none_can_be_built_the_plan_warns_and_keeps_the_box() -> None:
+    host = online(replace(LIBVIRT, os="fedora", os_version="41", box_sources=NO_CATALOGUE))
+    plan = planned({**HAD, "guest": "debian-13"}, host)
+    assert not plan.own_box
+    assert [w.id for w in plan.warnings if w.where == "box"] == ["host.no-box"]
+    # One that was built elsewhere and brought here is as good.
+    key = boxes.own_keys(catalog.load().guests["debian-13"], "libvirt")["box-libvirt"]
+    assert planned({**HAD, "guest": "debian-13"}, host, stored=frozenset({key})).own_box
+
+
+def test_a_bundle_brings_its_box() -> None:
+    facts = {"provider": "libvirt", "guest": "debian-12", "arch": "x86_64", "supply": "packages"}
+    entry = Entry("box-libvirt", "box-libvirt-0123456789abcdef", {"f": FileFact("0" * 64, 1)})
+    versions = {"kubernetes": "1.20.2", "coredns": "1.10.1"}
+    content = Manifest("l", "1", versions, {**facts, "addons": "dns"}, "0" * 64, {entry.id: entry})
+    opened = Bundled("/bundle", content, {entry.id: entry.key})
+    plan = planned({"provider": "libvirt"}, LIBVIRT, bundled=opened)
+    assert (plan.own_box, plan.box) == (True, Box("labwright/debian-12", "0.0.1250999896491"))
+    assert boxed(plan).why == "in the bundle"
 
 
 CHARTED = {"versions": {"rancher": "2.15", "cert-manager": "1.21"}}

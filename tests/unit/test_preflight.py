@@ -129,7 +129,11 @@ def test_a_ready_host_lacks_nothing(tools: Tools) -> None:
 def test_the_recipes_packages_are_asked_for(tools: Tools) -> None:
     plan = planned()
     missing = lacking(plan, DEBIAN, tools)
-    assert set(missing.packages) == ALL_PACKAGES - DEBIAN.apt_installed
+    recipes = {artifact.recipe for artifact in plan.artifacts}
+    needed = {package for recipe in recipes for package in HOST_PACKAGES[recipe]}
+    assert set(missing.packages) == needed - DEBIAN.apt_installed
+    machines = lacking(planned({"provider": "libvirt"}, HOSTS["libvirt"]), HOSTS["libvirt"], tools)
+    assert set(machines.packages) > set(HOST_PACKAGES["box"])
     root = lacking(upstream(), DEBIAN, tools)
     assert set(root.packages) == set(HOST_PACKAGES["base"])
     keep(tools, plan)

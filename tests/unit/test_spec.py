@@ -96,6 +96,33 @@ def test_defaults_are_three_nodes() -> None:
             "box.checksum",
             "spec.string-pattern-mismatch",
         ),
+        (
+            {"box": {"name": "x", "version": ">= 1"}},
+            "box.version",
+            "spec.string-pattern-mismatch",
+        ),
+        (
+            {"box": {"name": "x", "url": "ftp://boxes.test/x.box"}},
+            "box.url",
+            "spec.string-pattern-mismatch",
+        ),
+        # Vagrant would check nothing, and say nothing.
+        (
+            {"box": {"name": "x", "checksum": f"sha256:{'0' * 64}"}},
+            "box.checksum",
+            "spec.box-checksum",
+        ),
+        (
+            {
+                "box": {
+                    "name": "x",
+                    "url": "http://b.test/x.json?a=b",
+                    "checksum": f"sha256:{'0' * 64}",
+                }
+            },
+            "box.checksum",
+            "spec.box-checksum",
+        ),
     ],
 )
 def test_one_wrong_key_gives_one_finding(raw: dict[str, Any], where: str, slug: str) -> None:
