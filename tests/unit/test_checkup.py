@@ -18,7 +18,7 @@ from labwright import authority
 from labwright.authority import Scope, Server
 from labwright.doctor.facts import Cpu, Wish
 from labwright.model import HostNetwork
-from labwright.tools import checkup, kvmprobe, netprobe, sysprobe
+from labwright.tools import checkup, kvmprobe, libvirt, netprobe, sysprobe
 from labwright.tools.shell import Result, Shell
 from tests.fakes import DEBIAN
 
@@ -140,9 +140,9 @@ def test_libvirt_answers_by_its_socket(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
-        assert checkup._libvirt(tmp_path) == "answers"
+        assert libvirt.reached(tmp_path) == "answers"
     # A file that nobody listens at is what a daemon leaves that was killed.
-    assert checkup._libvirt(tmp_path) == "absent"
+    assert libvirt.reached(tmp_path) == "absent"
 
 
 def test_the_disk_is_measured_and_nothing_stays(tmp_path: Path) -> None:

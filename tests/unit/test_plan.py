@@ -76,7 +76,7 @@ def test_the_provider_asked_for_is_taken() -> None:
         ("virtualbox", DEBIAN, "host.virtualbox.no-vboxmanage"),
         ("virtualbox", replace(VIRTUALBOX, vboxdrv=False), "host.virtualbox.no-driver"),
         ("libvirt", DEBIAN, "host.libvirt.no-virsh"),
-        ("libvirt", replace(LIBVIRT, kvm=False), "host.libvirt.no-kvm"),
+        ("libvirt", replace(LIBVIRT, arch="aarch64"), "host.libvirt.not-here"),
         ("docker", replace(DEBIAN, caps=frozenset()), "host.docker.caps"),
     ],
 )

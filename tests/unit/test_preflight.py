@@ -158,7 +158,10 @@ FRESH: Mapping[str, Any] = {
         (
             "libvirt",
             {"tools": HOSTS["libvirt"].tools},
-            ("libvirt-daemon-system", "qemu-system-x86", "vagrant-libvirt"),
+            (
+                *("dnsmasq-base", "libvirt-clients", "libvirt-daemon-system"),
+                *("qemu-system-x86", "qemu-utils", "vagrant-libvirt"),
+            ),
             False,
         ),
     ],
