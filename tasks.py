@@ -145,6 +145,12 @@ def test(_c: Context, fast: bool = False, pattern: str = "") -> None:
     selftest.run(fast=fast, pattern=pattern)
 
 
+@task(help={"pattern": "only the tests whose names match (pytest -k)"})
+def libvirt(_c: Context, pattern: str = "") -> None:
+    """Bring up two real machines with libvirt, emulated where KVM boots none, and verify them."""
+    selftest.libvirt(pattern=pattern)
+
+
 @task
 def schema(_c: Context) -> None:
     """Write lab.schema.json anew, after a change of lab.yaml's keys."""
@@ -182,4 +188,6 @@ lab_tasks = Collection(
     *(versions, lock, diff),
 )
 bundle_tasks = Collection("bundle", make, verify_bundle, show, serve)
-namespace = Collection(lab_tasks, bundle_tasks, test, Collection("dev", schema))
+test_tasks = Collection("test", libvirt)
+test_tasks.add_task(test, default=True)
+namespace = Collection(lab_tasks, bundle_tasks, test_tasks, Collection("dev", schema))
