@@ -6,7 +6,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import task
 
-from labwright import cli, cli_bundle, cli_doctor, selftest
+from labwright import cli, cli_box, cli_bundle, cli_doctor, selftest
 
 LAB = {
     "lab": "a lab's name, or the path of its lab.yaml (default: lab.yaml here)",
@@ -181,6 +181,64 @@ def serve(_c: Context, bundle: str, address: str, port: int = 8751) -> None:
     cli_bundle.serve(bundle, address, port)
 
 
+PROVIDER = "libvirt, virtualbox, docker (an image to load), or all"
+
+
+@task(
+    help={
+        "provider": PROVIDER,
+        "guest": "debian-12 or debian-13",
+        "baked": "with what this lab is made of inside: packages and images; needs Docker",
+        "lab": LAB["lab"],
+        "to": "copy it into this folder, with a catalogue that Vagrant reads",
+        "url": "where that folder will be served (default: the folder itself)",
+        "yes": LAB["yes"],
+        "verbose": LAB["verbose"],
+    }
+)
+def build(
+    _c: Context,
+    provider: str = "all",
+    guest: str = "debian-12",
+    baked: bool = False,
+    lab: str = "",
+    to: str = "",
+    url: str = "",
+    yes: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Build Vagrant boxes of our own, from the distribution's archive alone."""
+    cli_box.build(provider, guest, lab=lab, baked=baked, to=to, url=url, yes=yes, verbose=verbose)
+
+
+@task(
+    help={
+        "source": "a folder of box.build --to, a catalogue (.json) or a .box file, a path or an "
+        "address (default: what was built here)",
+        "provider": "only the box of this provider",
+        "name": "the name of a plain .box file, which has none",
+        "verbose": LAB["verbose"],
+    },
+)
+def add(
+    _c: Context, source: str = "", provider: str = "", name: str = "", verbose: bool = False
+) -> None:
+    """Add boxes to Vagrant's own list."""
+    cli_box.add(source, provider, name, verbose=verbose)
+
+
+@task(name="list", help={"everything": "boxes of others too"})
+def list_boxes(_c: Context, everything: bool = False) -> None:
+    """Show our own boxes in Vagrant's list: size, age, and the labs that use them."""
+    cli_box.show(everything=everything)
+
+
+@task(help={"yes": "do not ask"})
+def prune(_c: Context, yes: bool = False) -> None:
+    """Remove our own boxes that no machine was made from, after asking."""
+    cli_box.prune(yes=yes)
+
+
 lab_tasks = Collection(
     "lab",
     *(up, plan, status, addons, rancher, verify, ssh, kubeconfig, down, destroy),
@@ -188,6 +246,7 @@ lab_tasks = Collection(
     *(versions, lock, diff),
 )
 bundle_tasks = Collection("bundle", make, verify_bundle, show, serve)
+box_tasks = Collection("box", build, add, list_boxes, prune)
 test_tasks = Collection("test", libvirt)
 test_tasks.add_task(test, default=True)
-namespace = Collection(lab_tasks, bundle_tasks, test_tasks, Collection("dev", schema))
+namespace = Collection(lab_tasks, bundle_tasks, box_tasks, test_tasks, Collection("dev", schema))

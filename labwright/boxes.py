@@ -53,25 +53,35 @@ def pick(wish: Wish) -> Picked:
     if asked is None and (wish.supply == "packages" or (wish.supply == "bundle" and wish.had)):
         why = "in the bundle" if wish.supply == "bundle" else "built here, as all of this supply"
         return _own(own, why)
-    box = asked or known
     if asked is None and wish.before == own.chosen and _possible(wish):
         return _own(own, "as lab.lock has it")
+    box = asked or known
     there = _to_be_had(wish, box)
     if there is None:
         why = "lab.yaml asks for it" if asked else "the catalog's box of this guest and provider"
         return Picked(box, choices=(Choice("box", _told(box), why),))
-    if not _possible(wish):
-        finding = Finding(
-            "host.no-box",
-            "warning",
-            f"the box {_told(box)} is out of reach",
-            f"{there}; and none can be built here: that takes Debian 12 and a Debian guest",
-            "./invokew box.add a box of yours, or box.url in lab.yaml",
-            "box",
-        )
-        return Picked(box, choices=(Choice("box", _told(box), there),), warnings=(finding,))
-    warnings = (_other(box, own.chosen, there),) if asked else ()
-    return _own(own, f"{_told(box)}: {there}", warnings)
+    return _instead(wish, box, there)
+
+
+def _instead(wish: Wish, box: Box, why: str) -> Picked:
+    """Take our own box for one that cannot be had: built here, or built elsewhere and added."""
+    own = Choice("box", own_name(wish.guest), "")
+    warnings = (_other(box, own.chosen, why),) if wish.spec.box else ()
+    why = f"{_told(box)}: {why}"
+    if _possible(wish):
+        return _own(own, why, warnings)
+    if had := _listed(wish):
+        told = Choice("box", _told(had), f"{why}; and Vagrant has this one")
+        return Picked(had, choices=(told,), warnings=warnings)
+    finding = Finding(
+        "host.no-box",
+        "warning",
+        f"the box {_told(box)} is out of reach",
+        f"{why}; and none can be built here: that takes Debian 12 and a Debian guest",
+        "./invokew box.add --source=… one that was built elsewhere, or box.url in lab.yaml",
+        "box",
+    )
+    return Picked(box, choices=(Choice("box", _told(box), why),), warnings=(finding,))
 
 
 def own_name(guest: Guest) -> str:
@@ -104,6 +114,17 @@ def _possible(wish: Wish) -> bool:
     return wish.had or (wish.supply != "bundle" and buildable)
 
 
+def _listed(wish: Wish) -> Box | None:
+    """Give a box of ours that was built elsewhere and added to Vagrant's list, the newest."""
+    name = own_name(wish.guest)
+    found = [b.version for b in wish.host.boxes if (b.name, b.provider) == (name, wish.provider)]
+    return Box(name, max(found, key=_ordered)) if found else None
+
+
+def _ordered(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"[0-9]+", version))
+
+
 def _to_be_had(wish: Wish, box: Box) -> str | None:
     """Give why a box cannot be had; ``None``: Vagrant has it, or its place answers."""
     for one in wish.host.boxes:
@@ -125,7 +146,7 @@ def _other(box: Box, own: str, why: str) -> Finding:
         "warning",
         f"machines start from {own}, not from {_told(box)}",
         why,
-        "go online, or add that box by hand: ./invokew box.add FILE-OR-ADDRESS",
+        "go online, or add that box by hand: ./invokew box.add --source=FILE-OR-ADDRESS",
         "box",
     )
 

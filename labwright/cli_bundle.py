@@ -10,7 +10,7 @@ from labwright.cli import end, printing, session
 from labwright.errors import SupplyError
 from labwright.lab import Options
 from labwright.tools import bundles, workdir
-from labwright.tools.bundle_serve import serving_bundle
+from labwright.tools.bundle_serve import catalogue_path, serving_bundle
 from labwright.tools.download import Http
 
 
@@ -71,6 +71,8 @@ def serve(bundle: str, address: str, port: int) -> None:
             manifest = bundles.manifest(folder)
             console.print(f"serving {folder} at {url}; Ctrl-C ends it. On the learners' computers:")
             console.print(f"  ./invokew lab.up --supply bundle:{url}#sha256={manifest.digest}")
+            if path := catalogue_path(manifest):
+                console.print(f"  vagrant box add {url}/{path}   # or box.add: its box alone")
             console.print(
                 "its images are a registry too: mirrors.registries in lab.yaml can name it"
             )

@@ -357,6 +357,7 @@ def _from_bundle(given: Inputs, bundled: Bundled, provider: Provider) -> Softwar
     why = f"the bundle of lab {manifest.lab} has it"
     guest = given.catalog.guests[manifest.facts["guest"]]
     picked = _box(given, provider, guest, "bundle")
+    made = {entry.id: entry.key for entry in manifest.entries.values()}
     return Software(
         supply="bundle",
         origin=origin,
@@ -373,7 +374,8 @@ def _from_bundle(given: Inputs, bundled: Bundled, provider: Provider) -> Softwar
             *picked.choices,
         ),
         warnings=picked.warnings,
-        box=boxes.own(guest, provider.name, places) if picked.own else picked.box,
+        # As it was where the bundle was made: what bundle.serve offers has that version too.
+        box=boxes.own(guest, provider.name, made) if picked.own else picked.box,
         own_box=picked.own,
     )
 

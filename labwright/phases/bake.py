@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,35 +66,45 @@ class Bake:
         return image
 
     def _bake(self, run: Run, name: str, base: str) -> None:
-        docker = run.tools.docker
-        docker.remove_container(name)
-        # /var stays in the image here; as a volume it would not be committed.
-        args = [word for word in run.plan.node_args if not word.startswith("--volume=")]
-        run.say("start a container of it")
-        docker.run_detached(name, base, args, [ENTRYPOINT])
-        own, gateway = docker.address(name)
-        with tempfile.TemporaryDirectory(prefix="labwright-") as folder:
-            key = ensure_key(run.tools.shell, Path(folder) / "ssh" / "key", "labwright-bake")
-            docker.execute(name, *_ADMIT, stdin=Path(f"{key}.pub").read_text("utf-8"))
-            machine = Machine("bake", own, 22, "vagrant", str(key))
-            known_hosts = Path(folder) / "known_hosts"
-            workdir.write(known_hosts, host_keys(run.tools.shell, [machine]))
-            with serving(folders(run), gateway, 0) as url:
-                inventory = Path(folder) / "inventory"
-                workdir.write(inventory / "machines.yml", render.machines({"bake": machine}))
-                ansible.play(
-                    "bake.yml",
-                    [render.ROOT / "inventory" / "groups.yml", inventory],
-                    Path(folder) / "ansible",
-                    known_hosts,
-                    run.step,
-                    {**render.supply_facts(run.plan, stock(run), url), "lab_baking": True},
-                    run.tool,
-                )
+        converge(run, name, base, run.plan.node_args, [ENTRYPOINT])
         run.say("commit the image")
-        for words in _CLEAN:
-            docker.execute(name, *words)
-        docker.commit(name, run.plan.node_image, [f'CMD ["{ENTRYPOINT}"]'])
+        run.tools.docker.commit(name, run.plan.node_image, [f'CMD ["{ENTRYPOINT}"]'])
+
+
+def converge(
+    run: Run, name: str, base: str, node_args: Iterable[str], command: Sequence[str]
+) -> None:
+    """End with the container ``name``, of the image ``base``, on which the roles have run.
+
+    Raises ConvergeError, HostError.
+    """
+    docker = run.tools.docker
+    docker.remove_container(name)
+    # /var stays in the image here; as a volume it would not be committed.
+    args = [word for word in node_args if not word.startswith("--volume=/var")]
+    run.say("start a container of it")
+    docker.run_detached(name, base, args, command)
+    own, gateway = docker.address(name)
+    with tempfile.TemporaryDirectory(prefix="labwright-") as folder:
+        key = ensure_key(run.tools.shell, Path(folder) / "ssh" / "key", "labwright-bake")
+        docker.execute(name, *_ADMIT, stdin=Path(f"{key}.pub").read_text("utf-8"))
+        machine = Machine("bake", own, 22, "vagrant", str(key))
+        known_hosts = Path(folder) / "known_hosts"
+        workdir.write(known_hosts, host_keys(run.tools.shell, [machine]))
+        with serving(folders(run), gateway, 0) as url:
+            inventory = Path(folder) / "inventory"
+            workdir.write(inventory / "machines.yml", render.machines({"bake": machine}))
+            ansible.play(
+                "bake.yml",
+                [render.ROOT / "inventory" / "groups.yml", inventory],
+                Path(folder) / "ansible",
+                known_hosts,
+                run.step,
+                {**render.supply_facts(run.plan, stock(run), url), "lab_baking": True},
+                run.tool,
+            )
+    for words in _CLEAN:
+        docker.execute(name, *words)
 
 
 _KEYS = "/home/vagrant/.ssh/authorized_keys"

@@ -11,9 +11,7 @@ from labwright.model import Box
 from labwright.phases.base import Run
 from labwright.supplies.base import OWN_BOXES
 from labwright.tools import boxes, workdir
-from labwright.tools.boxes import Offer
-
-PACKAGE = "package.box"
+from labwright.tools.boxes import PACKAGE, Offer
 
 
 def ensure_box(run: Run) -> None:

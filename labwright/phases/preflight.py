@@ -257,6 +257,11 @@ def _pinned(run: Run, made: Plan, facts: HostFacts) -> Plan:
     return plan.pinned(made, found, roles_digest(ROOT))
 
 
+def resolved(run: Run, facts: HostFacts) -> Plan:
+    """Plan a lab on a host of any facts, with what vendors answer. Raises LabError."""
+    return _pinned(run, make(run, facts, open_bundle(run)), facts)
+
+
 def _refuse_taken_name(run: Run, made: Plan, facts: HostFacts) -> None:
     """Raise BootError before anything is done where another folder's lab has the name."""
     if PROVIDERS[made.provider].caps.own_network and facts.docker_api:

@@ -21,7 +21,9 @@ from pathlib import Path
 from string import Template
 from types import MappingProxyType
 
+from labwright.oci import PATH
 from labwright.recipes.base import DATA, Job
+from labwright.recipes.rootfs import ENTRYPOINT
 
 SECTOR = 512
 BLOCK = 4096
@@ -48,8 +50,38 @@ class _Form:
 def build(job: Job) -> None:
     """Make ``package.box``, which ``vagrant box add`` takes, and ``packages.json``.
 
-    ``params["provider"]`` says for which provider. The same root gives the same bytes.
+    ``params["provider"]`` says for which provider; a container's root becomes ``image.tar``, which
+    ``docker load`` takes. The same root gives the same bytes.
     """
+    (root,) = job.inputs.values()
+    if "base" in job.inputs:
+        _image(job, root)
+    else:
+        _box(job)
+    shutil.copyfile(root / "packages.json", job.out / "packages.json")
+
+
+def _image(job: Job, root: Path) -> None:
+    """Wrap a root as Docker itself saves one, which every release of it loads."""
+    layer = root / "rootfs.tar"
+    with layer.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "created": "1970-01-01T00:00:00Z",
+        "config": {"Cmd": [f"/{ENTRYPOINT}"], "Env": [PATH], "StopSignal": "SIGRTMIN+3"},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+    }
+    tag = job.artifact.params["tag"]
+    manifest = [{"Config": "config.json", "RepoTags": [tag], "Layers": ["layer.tar"]}]
+    job.say("pack the image")
+    listed = (json.dumps(manifest) + "\n").encode()
+    files = {"config.json": _json(config), "manifest.json": listed}
+    _tar(job.out / "image.tar", {**files, "layer.tar": layer})
+
+
+def _box(job: Job) -> None:
     form = FORMS[job.artifact.params["provider"]]
     root = job.inputs["machine-root"] / "rootfs.tar"
     disk = job.work / "disk.raw"
@@ -58,7 +90,9 @@ def build(job: Job) -> None:
     files = form.files(job, disk, form.disk)
     disk.unlink()
     _tar(job.out / "package.box", files)
-    shutil.copyfile(job.inputs["machine-root"] / "packages.json", job.out / "packages.json")
+    for made in files.values():
+        if isinstance(made, Path):
+            made.unlink()
 
 
 def identity(root: Path) -> uuid.UUID:
@@ -211,4 +245,3 @@ def _tar(path: Path, files: Mapping[str, Path | bytes]) -> None:
                 info.size = content.stat().st_size
                 with content.open("rb") as file:
                     tar.addfile(info, file)
-                content.unlink()

@@ -193,6 +193,14 @@ def machine_root(guest: Guest) -> Artifact:
     return Artifact("machine-root", "machine-root", guest.codename, title=title)
 
 
+def own_image(guest: Guest) -> tuple[Artifact, ...]:
+    """Give the root of containers as an image to load, after that root."""
+    root = base_root()
+    title = f"Docker image of {guest.name}"
+    params = {"provider": "docker", "tag": f"labwright/base:{guest.name}"}
+    return root, Artifact("box-docker", "box", guest.codename, ("base",), params, title)
+
+
 def own_box(guest: Guest, provider: ProviderName) -> tuple[Artifact, ...]:
     """Give the box that machines of a provider start from, after the root it is made from."""
     return (

@@ -18,6 +18,8 @@ from labwright.model import HadBox
 from labwright.tools.shell import Shell, ToolError
 
 METADATA = "metadata.json"
+# What a box is called in the store and in a bundle.
+PACKAGE = "package.box"
 # How a name is written where it is a folder's (lib/vagrant/box_collection.rb).
 SLASH, COLON = "-VAGRANTSLASH-", "-VAGRANTCOLON-"
 DEADLINE = 0.8

@@ -167,6 +167,10 @@ class Docker:
         options = [word for change in changes for word in ("--change", change)]
         self._run("commit", *options, container, image)
 
+    def export(self, container: str, archive: Path) -> None:
+        """Write a container's file system, less what is mounted there, into a tar archive."""
+        self._run("export", f"--output={archive}", container)
+
     def remove_container(self, name: str) -> None:
         """Remove a container and its volumes, if it is there."""
         self._run("rm", "-f", "-v", name, check=False)

@@ -27,9 +27,10 @@ LAYERS = (
     {"recipes"},
     {"phases"},
     {"lab"},
+    {"boxshop"},
     {"console"},
     {"cli", "selftest"},
-    {"cli_bundle", "cli_doctor"},
+    {"cli_box", "cli_bundle", "cli_doctor"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
