@@ -273,6 +273,43 @@ def test_only_the_guest_itself_can_say_that_it_came_up(
     assert bool(why) is not came
 
 
+def test_guests_slower_than_emulated_ones_are_no_proof(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kvmprobe, "SURELY_FAST", 0.0)
+    monkeypatch.setattr(kvmprobe, "NO_HELP", 0.0)
+    program = tmp_path / "qemu"
+    program.write_text("#!/bin/sh\nexit 33\n")
+    program.chmod(0o755)
+    yes, why = kvmprobe.boots(Shell(), str(program))
+    assert not yes
+    assert why.endswith("under emulation")
+
+
+def test_kvm_is_tried_once_for_each_boot_of_the_computer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def boots(_shell: Shell, qemu: str) -> tuple[bool, str]:
+        tried.append(qemu)
+        return False, "nothing came"
+
+    boot, memory = tmp_path / "boot_id", tmp_path / "kvm"
+    boot.write_text("one\n")
+    monkeypatch.setattr(kvmprobe, "boots", boots)
+    monkeypatch.setattr(kvmprobe, "BOOT_ID", boot)
+    monkeypatch.setattr(Shell, "has", lambda _self, _program: True)
+    for _ in range(2):
+        assert kvmprobe.remembered(Shell(), memory) is False
+    assert len(tried) == 1
+    boot.write_text("two\n")
+    assert kvmprobe.remembered(Shell(), memory) is False
+    assert len(tried) == 2
+    monkeypatch.setattr(Shell, "has", lambda _self, _program: False)
+    assert kvmprobe.remembered(Shell(), memory) is None
+
+
 def test_a_guest_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kvmprobe, "DEADLINE", 0.2)
     program = tmp_path / "qemu"
