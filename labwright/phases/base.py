@@ -102,9 +102,12 @@ class Run:
         self.sink(Event("step", text, here.phase, here.step, here.steps))
 
     def tool(self, line: str) -> None:
-        """Pass on a line of another tool's output: shown with -v, journalled always."""
+        """Pass on a line of another tool's output: shown with -v, journalled always.
+
+        Of a line that was written over, as a progress in percent, the last state is what counts.
+        """
         here = self._here
-        self.sink(Event("tool", line, here.phase, here.step, here.steps))
+        self.sink(Event("tool", line.rstrip("\r").rpartition("\r")[2], here.phase, here.step, here.steps))
 
     def finding(self, finding: Finding) -> None:
         """Tell a warning or a note that stops nothing."""
