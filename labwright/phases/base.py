@@ -107,7 +107,8 @@ class Run:
         Of a line that was written over, as a progress in percent, the last state is what counts.
         """
         here = self._here
-        self.sink(Event("tool", line.rstrip("\r").rpartition("\r")[2], here.phase, here.step, here.steps))
+        last = line.rstrip("\r").rpartition("\r")[2]
+        self.sink(Event("tool", last, here.phase, here.step, here.steps))
 
     def finding(self, finding: Finding) -> None:
         """Tell a warning or a note that stops nothing."""

@@ -40,7 +40,8 @@ from labwright.plan import network_name, pinned
 from labwright.providers import PROVIDERS
 from labwright.recipes import HOST_PACKAGES, pins
 from labwright.render import ROOT
-from labwright.tools import bundle_fetch, bundles, checkup
+from labwright.tools import bundle_fetch, bundles, checkup, kvmprobe
+from labwright.tools import host as measuring
 from labwright.tools.bundle_bytes import ignore
 from labwright.tools.bundle_serve import serving_bundle
 from labwright.tools.docker import Docker
@@ -225,8 +226,8 @@ def test_kvm_is_tried_only_where_machines_may_be_made_on_it(
         asked.append(memory)
         return False
 
-    monkeypatch.setattr(preflight.host, "facts", lambda _shell: host)
-    monkeypatch.setattr(preflight.kvmprobe, "remembered", remembered)
+    monkeypatch.setattr(measuring, "facts", lambda _shell: host)
+    monkeypatch.setattr(kvmprobe, "remembered", remembered)
     facts = preflight.measure(tools, spec.build({"provider": provider, "supply": "bundle:/b"}))
     assert bool(asked) is tried
     assert facts.kvm_boots is (False if tried else None)
