@@ -55,8 +55,8 @@ class Boot:
             ensure_box(run)
             run.say(f"start {', '.join(down)}")
             run.vagrant.up(down, run.tool)
-        if down or not run.workdir.ssh_config.is_file():
-            self._note(run)
+        # Also where all run: one did not answer where it was, and may have another lease now.
+        self._note(run)
         run.conclude(f"started {', '.join(down)}" if down else "all were running")
 
     def _all_answer(self, run: Run) -> bool:
