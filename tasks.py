@@ -151,6 +151,12 @@ def virtualbox(_c: Context, pattern: str = "") -> None:
     selftest.virtualbox(pattern=pattern)
 
 
+@task(help={"pattern": "only the tests whose names match (pytest -k)"})
+def libvirt(_c: Context, pattern: str = "") -> None:
+    """Bring up two real machines with libvirt, emulated where KVM boots none, and verify them."""
+    selftest.libvirt(pattern=pattern)
+
+
 @task
 def schema(_c: Context) -> None:
     """Write lab.schema.json anew, after a change of lab.yaml's keys."""
@@ -247,6 +253,6 @@ lab_tasks = Collection(
 )
 bundle_tasks = Collection("bundle", make, verify_bundle, show, serve)
 box_tasks = Collection("box", build, add, list_boxes, prune)
-test_tasks = Collection("test", virtualbox)
+test_tasks = Collection("test", virtualbox, libvirt)
 test_tasks.add_task(test, default=True)
 namespace = Collection(lab_tasks, bundle_tasks, box_tasks, test_tasks, Collection("dev", schema))

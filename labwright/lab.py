@@ -192,7 +192,7 @@ class Lab:
         problem, ready = "", {}
         if states.get(first) == "running":
             try:
-                ready = self._ready(first)
+                ready = self._ready(first, run.plan.patience)
             except LabError as error:
                 problem = "; ".join([error.findings[0].what, *error.details[-1:]])
         return {
@@ -256,10 +256,10 @@ class Lab:
         kubeconfig.merge(target, self.kubeconfig())
         return target
 
-    def _ready(self, first: str) -> dict[str, Any]:
+    def _ready(self, first: str, patience: int) -> dict[str, Any]:
         ssh = Ssh(self.tools.shell, self.workdir.ssh_config)
         command = f"sudo kubectl {ADMIN} get nodes -o json"
-        items = json.loads(ssh.run(first, command))["items"]
+        items = json.loads(ssh.run(first, command, timeout=30 * patience))["items"]
         return {item["metadata"]["name"]: _node_state(item) for item in items}
 
     def _phases(self, command: str, phases: Sequence[Phase], run: Run) -> Run:

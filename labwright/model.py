@@ -26,6 +26,9 @@ NUMBERS: Mapping[str, range] = {
 ProviderName = Literal["virtualbox", "libvirt", "docker", "hosts"]
 SupplyName = Literal["upstream", "packages", "bundle"]
 RancherTls = Literal["lab", "rancher"]
+# An init that takes 15 s on this processor took 114 s under emulation (docs/libvirt.md): waits
+# are generous already, and half of that ratio on top of them never ended a wait too soon.
+EMULATED_PATIENCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +201,8 @@ class HostFacts:
 
     ``docker_api`` is ``None`` where no daemon answers, and ``docker_why`` then says why not;
     ``nfs`` says whether its kernel can mount NFS;
+    ``kvm`` says that its device opens, and ``kvm_boots`` whether guests came up under it: ``None``
+    where no lab asked. ``libvirt`` is ``answers``, ``denied`` or ``absent``;
     ``go_modules`` is ``None`` where no Go is installed to ask with; ``upstream`` says for each of
     the vendors' repositories how it answered; ``boxes`` are in Vagrant's list, and
     ``box_sources`` says of a box's address whether it can be had there, of Vagrant's own
@@ -229,6 +234,9 @@ class HostFacts:
     go_modules: bool | None = None
     upstream: Mapping[str, str] = field(default_factory=dict)
     nfs: bool = True
+    kvm_boots: bool | None = None
+    libvirt: str = "absent"
+    systemd: bool = True
     boxes: tuple[HadBox, ...] = ()
     box_sources: Mapping[str, str] = field(default_factory=dict)
     permitted: tuple[IPv4Network, ...] | None = None
@@ -254,6 +262,7 @@ class Place:
     ports: Mapping[str, int] = field(default_factory=dict)
     macs: Mapping[str, str] = field(default_factory=dict)
     node_image: str = ""
+    management: IPv4Network | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -454,7 +463,10 @@ class Pins:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What a provider knows of its nodes' insides, for the roles and the checks."""
+    """What a provider knows of its nodes' insides, for the roles and the checks.
+
+    ``emulated`` nodes run without the processor's help, and take their time.
+    """
 
     own_kernel: bool
     cgroup: Literal[1, 2]
@@ -462,6 +474,7 @@ class NodeFacts:
     restrict_oom_score_adj: bool
     conntrack_tunable: bool
     nfs: bool = True
+    emulated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -533,7 +546,8 @@ class Plan:
     largest packet that pods send. ``machines`` are those that were there already, and ``owner``
     is the id by which they know this lab; with ``tunnel`` they reach the host through the ssh
     connection to them.
-    ``balanced`` is lab.yaml's own range for services of type LoadBalancer.
+    ``balanced`` is lab.yaml's own range for services of type LoadBalancer. ``management`` is the
+    network that Vagrant reaches the nodes on, where the provider lets us choose it.
     """
 
     name: str
@@ -574,6 +588,12 @@ class Plan:
     machines: tuple[Existing, ...] = ()
     owner: str = ""
     tunnel: bool = False
+    management: IPv4Network | None = None
+
+    @property
+    def patience(self) -> int:
+        """How many times longer than usual to wait for what the nodes do."""
+        return EMULATED_PATIENCE if self.facts.emulated else 1
 
     @property
     def domain(self) -> str:
@@ -619,6 +639,7 @@ class Plan:
             {n.name: n.ssh_port for n in self.nodes if n.ssh_port},
             {n.name: n.mac for n in self.nodes},
             self.node_image,
+            self.management,
         )
 
     @property

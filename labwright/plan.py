@@ -40,6 +40,7 @@ def build(given: Inputs) -> Plan:
     """
     host = given.host
     provider, provider_choice = _provider(given.spec, host, given.locked.word("provider"))
+    told = [finding for finding in provider.probe(host) if finding.level == "warning"]
     place = site.settle(given, provider)
     spec, software, networks = place.spec, place.software, place.networks
     return Plan(
@@ -71,6 +72,7 @@ def build(given: Inputs) -> Plan:
         own_box=software.own_box,
         choices=(provider_choice, *place.choices),
         warnings=(
+            *told,
             *place.warnings,
             *_too_small(spec, software),
             *_unmountable(spec, place.facts),
@@ -84,6 +86,7 @@ def build(given: Inputs) -> Plan:
         machines=spec.machines,
         owner=given.owner if spec.machines else "",
         tunnel=place.tunnel,
+        management=networks.management,
     )
 
 
@@ -111,13 +114,14 @@ def _provider(spec: Spec, host: HostFacts, before: str) -> tuple[Provider, Choic
     for name, provider in sorted(PROVIDERS.items(), key=lambda item: item[0] != before):
         if not provider.caps.boots:
             continue  # Only lab.yaml can name machines.
-        found = errors(provider.probe(host))
-        if not found:
+        # What has to be said of it is a reason to take it only when it is asked for.
+        spoken = provider.probe(host)
+        if not spoken:
             first = "as lab.lock has it" if name == before else "the first choice"
             why = "; ".join(reasons) or f"{first}, and it works here"
             return provider, Choice("provider", name, why)
-        reasons.append(f"{name}: {found[0].what}")
-        found_all.extend(found)
+        reasons.append(f"{name}: {spoken[0].what}")
+        found_all.extend(spoken)
     raise HostError(found_all)
 
 

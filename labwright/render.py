@@ -15,7 +15,7 @@ from labwright import catalog, lock
 from labwright.addresses import SPARE_PORTS
 from labwright.lock import Stocked
 from labwright.model import AptSource, Bastion, Machine, Node, Plan, Role
-from labwright.names import network_name
+from labwright.names import management_name, network_name
 from labwright.providers import PROVIDERS
 from labwright.supplies.base import ROLE_ARTIFACTS, ROLE_PACKAGES, named
 
@@ -52,7 +52,11 @@ def vagrantfile(plan: Plan) -> str:
     env.filters["ruby"] = ruby
     nodes = [{"node": n, **provider.vagrant(n, plan.host_cpus)} for n in plan.nodes]
     return env.get_template("Vagrantfile.j2").render(
-        plan=plan, nodes=nodes, network=network_name(plan.name), spare_ports=SPARE_PORTS
+        plan=plan,
+        nodes=nodes,
+        network=network_name(plan.name),
+        management=management_name(plan.name),
+        spare_ports=SPARE_PORTS,
     )
 
 
@@ -194,6 +198,7 @@ def supply_facts(plan: Plan, stock: Stocked, url: str) -> dict[str, Any]:
         "lab_restrict_oom_score_adj": plan.facts.restrict_oom_score_adj,
         "lab_conntrack_tunable": plan.facts.conntrack_tunable,
         "lab_nfs": plan.facts.nfs,
+        "lab_patience": plan.patience,
         "lab_upstream_dns": [str(address) for address in plan.nameservers],
     }
 

@@ -98,6 +98,17 @@ def virtualbox(*, pattern: str) -> None:
         _end(shell.hand_over(words))
 
 
+def libvirt(*, pattern: str) -> None:
+    """Run tests/libvirt: a lab of real machines, for half an hour where they are emulated.
+
+    Raises Exit with pytest's code.
+    """
+    shell = Shell()
+    _tools(shell)
+    words = ["-m", "pytest", "tests/libvirt", *(["-k", pattern] if pattern else [])]
+    _end(shell.hand_over([sys.executable, *words]))
+
+
 def write_schema() -> None:
     """Write the JSON Schema of lab.yaml where editors find it."""
     write(ROOT / "lab.schema.json", json.dumps(spec.schema(), indent=2) + "\n")

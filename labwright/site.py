@@ -20,7 +20,7 @@ from labwright.model import (
     Spec,
     Survey,
 )
-from labwright.names import network_name
+from labwright.names import management_name, network_name
 from labwright.providers.base import Provider
 from labwright.providers.hosts import node_facts
 from labwright.software import Inputs, Software, choose
@@ -90,6 +90,8 @@ def _ground(given: Inputs, provider: Provider) -> addresses.Ground:
         before=given.before,
         made=given.made,
         inside=caps.inside,
+        management=caps.management,
+        management_owner=management_name(given.spec.name),
     )
 
 
@@ -148,7 +150,7 @@ def _found(given: Inputs, provider: Provider) -> Site:
         spec=replace(spec, subnet=subnet),
         host=replace(given.host, networks=machines.networks(asked)),
         permitted=(subnet,),
-        owner="",
+        owner=network_name(spec.name),
         locked=given.locked,
         before=given.before,
         made=given.made,

@@ -65,7 +65,12 @@ VIRTUALBOX = replace(
     DEBIAN, vboxdrv=True, tools={**DEBIAN.tools, "VBoxManage": Tool("/usr/bin/VBoxManage")}
 )
 
-LIBVIRT = replace(DEBIAN, kvm=True, tools={**DEBIAN.tools, "virsh": Tool("/usr/bin/virsh")})
+LIBVIRT = replace(
+    DEBIAN,
+    kvm=True,
+    libvirt="answers",
+    tools={**DEBIAN.tools, "virsh": Tool("/usr/bin/virsh")},
+)
 
 # A host on which each provider works.
 HOSTS = {"docker": DEBIAN, "virtualbox": VIRTUALBOX, "libvirt": LIBVIRT, "hosts": DEBIAN}

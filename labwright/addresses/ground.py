@@ -17,7 +17,8 @@ class Ground:
     ``permitted`` are the ranges that lab networks may lie in, and ``strict`` says that the provider
     refuses any other; ``owner`` names the lab's own network. ``labs`` are the user's other labs,
     ``before`` what this one had, and ``made`` says that its machines may have it still.
-    ``inside`` are networks that only the machines are in.
+    ``inside`` are networks that only the machines are in; ``management`` are the ranges for one
+    that Vagrant reaches them on, which is called ``management_owner``.
     """
 
     spec: Spec
@@ -30,3 +31,5 @@ class Ground:
     before: Place | None = None
     made: bool = False
     inside: Sequence[IPv4Network] = ()
+    management: Sequence[IPv4Network] = ()
+    management_owner: str = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
@@ -40,6 +40,7 @@ class Networks:
     containers: IPv4Network
     choices: tuple[Choice, ...]
     warnings: tuple[Finding, ...]
+    management: IPv4Network | None = None
 
 
 def settle(ground: Ground) -> Networks:
@@ -59,6 +60,9 @@ def settle(ground: Ground) -> Networks:
     tools = _containers(ground, others, [c.network for c in chosen.values()])
     if any(node.role == "tools" for node in ground.spec.nodes):
         chosen["containers"] = tools
+    if ground.management:
+        apart = [*(c.network for c in chosen.values()), tools.network]
+        chosen["management"] = _management(ground, others, apart)
     return Networks(
         subnet=subnet.network,
         pods=pods.network,
@@ -66,28 +70,31 @@ def settle(ground: Ground) -> Networks:
         containers=tools.network,
         choices=tuple(Choice(name, str(c.network), c.why) for name, c in chosen.items()),
         warnings=tuple(warning for c in chosen.values() for warning in c.warnings),
+        management=chosen["management"].network if ground.management else None,
     )
 
 
 def _others(ground: Ground) -> list[HostNetwork]:
     """Give what the lab must stay clear of: all that the host has but the lab's own network."""
     had = {ground.locked.network("subnet"), ground.before.subnet if ground.before else None}
-    own = [n for n in ground.host.networks if _own(n, ground.owner, had)]
+    owners = {ground.owner, ground.management_owner} - {""}
+    own = [n for n in ground.host.networks if _own(n, owners, had)]
     cards = {n.device for n in own if n.device}
     rest = [n for n in ground.host.networks if n not in own and n.device not in cards]
     rest += [HostNetwork(net, "the machines' way out") for net in ground.inside]
-    return [*rest, *(HostNetwork(lab.subnet, f"lab {lab.name}") for lab in ground.labs)]
+    theirs = [(net, lab.name) for lab in ground.labs for net in (lab.subnet, lab.management) if net]
+    return [*rest, *(HostNetwork(net, f"lab {name}") for net, name in theirs)]
 
 
 # Cards of hypervisors, which carry no lab's name.
 _CARDS = ("vboxnet", "virbr", "bridge")
 
 
-def _own(there: HostNetwork, owner: str, had: Iterable[IPv4Network | None]) -> bool:
+def _own(there: HostNetwork, owners: Collection[str], had: Collection[IPv4Network | None]) -> bool:
     """Whether a network is this lab's own: by name, or a hypervisor's card where the lab was."""
     kind, _, name = there.owner.partition(":")
     card = kind == "virtualbox" or there.device.startswith(_CARDS)
-    return name == owner or (card and there.network in had)
+    return name in owners or (card and there.network in had)
 
 
 def _fixed(ground: Ground, name: str) -> IPv4Network | None:
@@ -191,6 +198,31 @@ def _containers(
             return _Chosen(net, f"free here{_named(passed)}")
     last = next(net for net in CONTAINERS if not hits_of(net, mine))
     return _Chosen(last, "apart from the lab", tuple(_in_use("containers", last, others)))
+
+
+def _management(
+    ground: Ground, others: Sequence[HostNetwork], apart: Sequence[IPv4Network]
+) -> _Chosen:
+    """Choose the network that Vagrant reaches the machines on: the one there is, or a free /24."""
+    for there in ground.host.networks:
+        if there.owner.partition(":")[2] == ground.management_owner:
+            return _Chosen(there.network, "this lab has it")
+    taken = [*(HostNetwork(net, "the lab itself") for net in apart), *others]
+    had = ground.before.management if ground.before else None
+    if had and not hits_of(had, taken):
+        return _Chosen(had, "this lab had it before")
+    found, passed = first_free([(net, 24) for net in ground.management], taken)
+    if found:
+        return _Chosen(found, f"free here{_named(passed)}")
+    raise HostError(
+        Finding(
+            "host.no-free-subnet",
+            "error",
+            "no network is free for Vagrant to reach the machines on",
+            f"tried every /24 in {', '.join(map(str, ground.management))}{_named(passed)}",
+            "destroy a lab that is not needed, or set provider: docker",
+        )
+    )
 
 
 def _in_use(name: str, net: IPv4Network, others: Sequence[HostNetwork]) -> Iterator[Finding]:

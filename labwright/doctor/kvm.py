@@ -8,13 +8,15 @@ from __future__ import annotations
 from packaging.version import Version
 
 from labwright.doctor.facts import NONE, Checkup
-from labwright.doctor.rule import VMS, Hit, Rule, rule
+from labwright.doctor.rule import Hit, Rule, rule
 
 # From here on KVM takes the processor's virtualization when its module is loaded.
 HOLDS_AT_LOAD = Version("6.12")
 # From here on VirtualBox uses KVM's interface to turn virtualization on.
 USES_KVM = Version("7.2.10")
 VENDOR_MODULES = frozenset({"kvm_intel", "kvm_amd"})
+# What is left without the processor's help.
+EMULATE = "set provider: docker, or provider: libvirt for machines that are emulated, and slow"
 X86 = frozenset({"x86_64", "AMD64", "amd64"})
 
 
@@ -102,12 +104,29 @@ def _after_6_12(c: Checkup) -> bool:
     "vm.no-virtualization",
     "the processor shows neither VT-x nor AMD-V",
     "error",
-    VMS,
+    ("virtualbox",),
     "https://github.com/hashicorp/vagrant/issues/10056",
     pains=(4,),
 )
 def no_virtualization(c: Checkup) -> Hit | None:
-    """Without vmx or svm among its flags nothing boots with hardware's help."""
+    """VirtualBox starts nothing without vmx or svm among the processor's flags."""
+    return _no_virtualization(c, "set provider: docker")
+
+
+@rule(
+    "libvirt.no-virtualization",
+    "the processor shows neither VT-x nor AMD-V: libvirt's machines are emulated",
+    "warning",
+    ("libvirt",),
+    "https://www.qemu.org/docs/master/devel/index-tcg.html",
+    pains=(4,),
+)
+def emulated(c: Checkup) -> Hit | None:
+    """Qemu needs no help of the processor's, and is several times slower without it."""
+    return _no_virtualization(c, EMULATE)
+
+
+def _no_virtualization(c: Checkup, instead: str) -> Hit | None:
     if c.host.arch not in X86 or c.cpu.virtualization or not c.cpu.vendor:
         return None
     inside = c.cpu.under_hypervisor
@@ -115,16 +134,16 @@ def no_virtualization(c: Checkup) -> Hit | None:
         "this processor offers no hardware virtualization",
         f"{c.cpu.vendor} {c.cpu.model}: neither vmx nor svm in /proc/cpuinfo"
         + (", and this computer is itself a virtual machine" if inside else ""),
-        "turn nested virtualization on in the outer hypervisor, or set provider: docker"
+        f"turn nested virtualization on in the outer hypervisor, or {instead}"
         if inside
-        else "turn VT-x or AMD-V on in the firmware, or set provider: docker",
+        else f"turn VT-x or AMD-V on in the firmware, or {instead}",
     )
 
 
 @rule(
     "libvirt.kvm-not-hardware",
     "/dev/kvm opens, and no module of the processor's vendor is behind it",
-    "error",
+    "warning",
     ("libvirt",),
     "https://github.com/cocoonstack/pvm",
 )
@@ -135,14 +154,14 @@ def kvm_not_hardware(c: Checkup) -> Hit | None:
     return Hit(
         "KVM is here without the processor's help: ordinary kernels do not boot on it",
         f"/dev/kvm opens; loaded: {', '.join(c.kvm.modules)}; neither kvm_intel nor kvm_amd",
-        "set provider: docker, or use a computer whose processor virtualizes",
+        f"use a computer whose processor virtualizes, or {EMULATE}",
     )
 
 
 @rule(
     "libvirt.kvm-does-not-boot",
     "a tiny guest did not come up under KVM",
-    "error",
+    "warning",
     ("libvirt",),
     "https://www.qemu.org/docs/master/system/invocation.html",
 )
@@ -153,32 +172,44 @@ def kvm_does_not_boot(c: Checkup) -> Hit | None:
     return Hit(
         "guests of a few instructions do not all come up under KVM",
         c.kvm.why,
-        "look at dmesg for kvm; set provider: docker",
+        f"look at dmesg for kvm; {EMULATE}",
+    )
+
+
+@rule(
+    "libvirt.denied",
+    "libvirt runs and refuses this user",
+    "error",
+    ("libvirt",),
+    "https://github.com/tylert/packer-build/issues/18",
+)
+def libvirt_denied(c: Checkup) -> Hit | None:
+    """Vagrant-libvirt speaks through libvirt's socket."""
+    if "virsh" not in c.host.tools or c.libvirt.socket != "denied":
+        return None
+    return Hit(
+        "this user may not use libvirt",
+        "its socket is there and refuses: it belongs to a group",
+        "run as root, or, knowing that the group is as good as root: "
+        "sudo usermod -aG libvirt $USER, then log in again",
     )
 
 
 @rule(
     "libvirt.not-running",
-    "libvirt's daemon does not run, or refuses this user",
-    "error",
+    "libvirt's daemon does not run",
+    "warning",
     ("libvirt",),
-    "https://github.com/tylert/packer-build/issues/18",
+    "https://libvirt.org/manpages/libvirtd.html",
 )
 def libvirt_not_running(c: Checkup) -> Hit | None:
-    """Vagrant-libvirt speaks through libvirt's socket."""
-    if "virsh" not in c.host.tools or c.libvirt.socket == "answers":
+    """`lab.up` starts it, where lab.yaml asks for libvirt."""
+    if "virsh" not in c.host.tools or c.libvirt.socket != "absent":
         return None
-    if c.libvirt.socket == "denied":
-        return Hit(
-            "this user may not use libvirt",
-            "its socket is there and refuses: it belongs to a group",
-            "run as root, or, knowing that the group is as good as root: "
-            "sudo usermod -aG libvirt $USER, then log in again",
-        )
     return Hit(
         "libvirt's daemon does not run",
-        "there is no socket below /run/libvirt",
-        "sudo systemctl start libvirtd",
+        "nothing answers at its socket below /run/libvirt",
+        "sudo systemctl start libvirtd; or let lab.up start it",
     )
 
 
@@ -187,7 +218,9 @@ RULES: tuple[Rule, ...] = (
     kvm_must_enable,
     kvm_on_6_12,
     no_virtualization,
+    emulated,
     kvm_not_hardware,
     kvm_does_not_boot,
+    libvirt_denied,
     libvirt_not_running,
 )

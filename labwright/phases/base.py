@@ -15,6 +15,7 @@ from labwright.events import Event, Sink
 from labwright.lock import Locked
 from labwright.model import Plan, Spec, Survey
 from labwright.tools.docker import Docker
+from labwright.tools.libvirt import Libvirt
 from labwright.tools.shell import Shell
 from labwright.tools.store import Store
 from labwright.tools.vagrant import Vagrant
@@ -28,6 +29,11 @@ class Tools:
     shell: Shell
     store: Store
     docker: Docker
+
+    @property
+    def libvirt(self) -> Libvirt:
+        """The libvirt daemon, where there is one."""
+        return Libvirt(self.shell)
 
 
 @dataclass
@@ -98,9 +104,13 @@ class Run:
         self.sink(Event("step", text, here.phase, here.step, here.steps))
 
     def tool(self, line: str) -> None:
-        """Pass on a line of another tool's output: shown with -v, journalled always."""
+        """Pass on a line of another tool's output: shown with -v, journalled always.
+
+        Of a line that was written over, as a progress in percent, the last state is what counts.
+        """
         here = self._here
-        self.sink(Event("tool", line, here.phase, here.step, here.steps))
+        last = line.rstrip("\r").rpartition("\r")[2]
+        self.sink(Event("tool", last, here.phase, here.step, here.steps))
 
     def finding(self, finding: Finding) -> None:
         """Tell a warning or a note that stops nothing."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from labwright import render
 from labwright.errors import BootError, Finding
 from labwright.model import Machine
-from labwright.names import network_name
+from labwright.names import domain_name, network_name
 from labwright.phases import existing
 from labwright.phases.base import Run
 from labwright.phases.boxing import ensure_box
@@ -16,6 +16,9 @@ from labwright.providers import PROVIDERS
 from labwright.tools.ssh import ensure_key, host_keys, key_lines
 from labwright.tools.vagrant import parse_ssh_config
 from labwright.tools.workdir import Workdir, write
+
+# How long a machine may take to show its host key, in seconds.
+KEYS_DEADLINE = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +60,12 @@ class Boot:
         states = run.vagrant.states()
         down = [n.name for n in run.plan.nodes if states.get(n.name) != "running"]
         if down:
+            make_ready(run)
             ensure_box(run)
             run.say(f"start {', '.join(down)}")
             _start(run, down, [n for n in down if states.get(n, "absent") == "absent"])
-        if down or not run.workdir.ssh_config.is_file():
-            self._note(run)
+        # Also where all run: one did not answer where it was, and may have another lease now.
+        self._note(run)
         run.conclude(f"started {', '.join(down)}" if down else "all were running")
 
     def _all_answer(self, run: Run) -> bool:
@@ -88,7 +92,8 @@ class Boot:
             raise BootError(Finding("boot.unreachable", "error", what, fix=fix))
         # A machine made anew has a new host key at the same port.
         hosts = run.workdir.known_hosts
-        write(hosts, host_keys(run.tools.shell, reached.values()), 0o600)
+        deadline = KEYS_DEADLINE * run.plan.patience
+        write(hosts, host_keys(run.tools.shell, reached.values(), deadline), 0o600)
         write(run.workdir.ssh_config, render.ssh_config(reached, hosts), 0o600)
         write(run.workdir.inventory / "machines.yml", render.machines(reached), 0o600)
 
@@ -156,3 +161,13 @@ def ensure_network(run: Run) -> None:
         name, gateway = network_name(plan.name), str(plan.host_address)
         folder, subnet = run.workdir.path, str(plan.subnet)
         run.tools.docker.ensure_network(name, folder, subnet, gateway, plan.mtu)
+
+
+def make_ready(run: Run) -> None:
+    """Make the hypervisor ready: its pool, and no remains of a boot that was cut short."""
+    plan = run.plan
+    if PROVIDERS[plan.provider].caps.management:
+        # Where the console's words go; libvirt makes the file, and no folder.
+        (run.workdir.path / "logs").mkdir(parents=True, exist_ok=True)
+        domains = [domain_name(plan.name, node.name) for node in plan.nodes]
+        run.tools.libvirt.make_ready(domains, run.workdir.path)

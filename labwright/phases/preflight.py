@@ -22,7 +22,18 @@ from labwright.render import ROOT
 from labwright.software import Bundled, Inputs, built_key
 from labwright.supplies.base import OWN_BOXES, ROLE_ARTIFACTS
 from labwright.supplies.packages import FROM_GO
-from labwright.tools import apt, boxes, bundle_fetch, bundles, chartfile, host, labs, workdir
+from labwright.tools import (
+    apt,
+    boxes,
+    bundle_fetch,
+    bundles,
+    chartfile,
+    host,
+    kvmprobe,
+    labs,
+    libvirt,
+    workdir,
+)
 from labwright.tools.bundle_files import manifest_of
 from labwright.tools.docker import DENIED, denied
 from labwright.tools.download import Http
@@ -36,14 +47,19 @@ COREDNS_MODULE = "github.com/coredns/coredns"
 
 @dataclass(frozen=True, slots=True)
 class Lacking:
-    """What a host lacks for a plan: Debian packages, and a running Docker."""
+    """What a host lacks for a plan: Debian packages, and a running Docker or libvirt.
+
+    ``own_settings`` says that libvirt is to be started by itself, with settings of ours.
+    """
 
     packages: tuple[str, ...]
     docker_stopped: bool
+    libvirt_stopped: bool = False
+    own_settings: bool = False
 
     def __bool__(self) -> bool:
         """Whether anything is lacking."""
-        return bool(self.packages or self.docker_stopped)
+        return bool(self.packages or self.docker_stopped or self.libvirt_stopped)
 
     def sentences(self) -> list[str]:
         """Say what would be done about it."""
@@ -52,7 +68,18 @@ class Lacking:
             said.append(f"install on this host: {' '.join(self.packages)}")
         if self.docker_stopped:
             said.append("start Docker")
+        if self.libvirt_stopped and self.own_settings:
+            said.append(
+                "start libvirt without systemd, its guests as root (the settings are "
+                f"{_libvirt_folder() / 'qemu.conf'}; /etc/libvirt stays as it is)"
+            )
+        elif self.libvirt_stopped:
+            said.append("start libvirt")
         return said
+
+
+def _libvirt_folder() -> Path:
+    return workdir.cache() / "libvirt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +137,15 @@ class Preflight:
 
 
 def measure(tools: Tools, spec: Spec) -> HostFacts:
-    """Measure the host; the Go module proxy is asked only when something must still be built."""
+    """Measure the host.
+
+    The Go module proxy is asked only when something must still be built, and KVM is tried only
+    where machines may be made on it.
+    """
     facts = host.facts(tools.shell)
+    if facts.kvm and _may_use_kvm(spec, facts):
+        boots = kvmprobe.remembered(tools.shell, workdir.cache() / "kvm")
+        facts = replace(facts, kvm_boots=boots)
     facts = replace(facts, boxes=boxes.had(), box_sources=_box_sources(spec, facts))
     known = catalog.load()
     components = [known.addons[name].component for name in spec.addons]
@@ -121,6 +155,12 @@ def measure(tools: Tools, spec: Spec) -> HostFacts:
     version = _packaged(known.components["coredns"])
     answer = host.go_modules(tools.shell, f"{COREDNS_MODULE}@v{version}")
     return replace(facts, go_modules=answer)
+
+
+def _may_use_kvm(spec: Spec, facts: HostFacts) -> bool:
+    if spec.provider:
+        return spec.provider == "libvirt"
+    return not PROVIDERS["libvirt"].probe(facts) and bool(PROVIDERS["virtualbox"].probe(facts))
 
 
 def _box_sources(spec: Spec, facts: HostFacts) -> dict[str, str]:
@@ -306,7 +346,9 @@ def lacking(made: Plan, facts: HostFacts, tools: Tools) -> Lacking:
     Raises HostError where Docker runs and refuses this user.
     """
     wanted: set[str] = set()
-    for package in PROVIDERS[made.provider].packages:
+    provider = PROVIDERS[made.provider]
+    more = () if facts.systemd else provider.caps.without_systemd
+    for package in (*provider.packages, *more):
         program = {"docker.io": "dockerd"}.get(package, package)
         satisfied = program in facts.tools or package in facts.apt_installed
         if not satisfied and not (package == "docker.io" and facts.docker_api):
@@ -315,7 +357,10 @@ def lacking(made: Plan, facts: HostFacts, tools: Tools) -> Lacking:
     stopped = made.provider == "docker" and not facts.docker_api
     if stopped and DENIED in facts.docker_why.lower():
         raise HostError(denied(facts.docker_why))
-    return Lacking(tuple(sorted(wanted)), stopped)
+    if made.provider == "libvirt" and facts.libvirt == "denied":
+        raise HostError(libvirt.denied())
+    libvirt_stopped = made.provider == "libvirt" and facts.libvirt == "absent"
+    return Lacking(tuple(sorted(wanted)), stopped, libvirt_stopped, not facts.systemd)
 
 
 def with_host_packages(run: Run, artifacts: Iterable[Artifact]) -> None:
@@ -376,6 +421,9 @@ def _mend(run: Run, missing: Lacking, facts: HostFacts) -> None:
     if missing.docker_stopped and not run.tools.docker.api()[0]:
         run.say("start Docker")
         run.tools.docker.start(workdir.cache() / "dockerd.log")
+    if missing.libvirt_stopped and libvirt.reached() != "answers":
+        run.say("start libvirt")
+        run.tools.libvirt.start(_libvirt_folder())
 
 
 def _by_hand(missing: Lacking) -> Iterable[str]:
@@ -383,6 +431,8 @@ def _by_hand(missing: Lacking) -> Iterable[str]:
         yield " ".join(apt.command(missing.packages))
     if missing.docker_stopped:
         yield "sudo systemctl start docker (without systemd: sudo dockerd &)"
+    if missing.libvirt_stopped:
+        yield "sudo systemctl start libvirtd (without systemd: sudo virtlogd -d; sudo libvirtd -d)"
 
 
 def _check_disk(made: Plan, facts: HostFacts, tools: Tools) -> None:

@@ -84,16 +84,16 @@ class Retire:
     def _take_out(self, run: Run, ssh: Ssh, first: str, name: str) -> None:
         drain = (
             f"sudo kubectl {ADMIN} drain {name} --ignore-daemonsets --delete-local-data --force "
-            f"--timeout={DRAIN_DEADLINE}s"
+            f"--timeout={DRAIN_DEADLINE * run.plan.patience}s"
         )
         delete = f"sudo kubectl {ADMIN} delete node {name} --ignore-not-found"
         try:
-            ssh.run(first, drain, timeout=DRAIN_DEADLINE + 30)
+            ssh.run(first, drain, timeout=DRAIN_DEADLINE * run.plan.patience + 30)
         except LabError as error:
             # A node that is dead already cannot be drained, and has to go all the same.
             run.tool("; ".join(error.details))
         try:
-            ssh.run(first, delete)
+            ssh.run(first, delete, timeout=30 * run.plan.patience)
         except LabError as error:
             what = f"{name} could not be taken out of the cluster; its machine is kept"
             fix = "bring the control plane up again, or ./invokew lab.destroy"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from labwright import kubeconfig
 from labwright.errors import HostError
+from labwright.names import domain_name, management_name, network_name
 from labwright.phases import existing
 from labwright.phases.base import Run
 from labwright.providers import PROVIDERS
@@ -49,7 +50,12 @@ class Destroy:
 
     def skip(self, run: Run) -> str | None:
         """Skip what was never made."""
-        there = run.workdir.exists or any(run.tools.docker.owned(run.workdir.path).values())
+        path = run.workdir.path
+        there = (
+            run.workdir.exists
+            or any(run.tools.docker.owned(path).values())
+            or bool(run.tools.libvirt.owned(path))
+        )
         return None if there else "there is nothing of it"
 
     def outline(self, run: Run) -> list[str]:
@@ -66,6 +72,8 @@ class Destroy:
             run.vagrant.destroy(run.tool)
         if not run.workdir.exists or PROVIDERS[run.plan.provider].caps.own_network:
             run.tools.docker.remove(run.workdir.path)
+        if not run.workdir.exists or PROVIDERS[run.plan.provider].caps.management:
+            self._clear_libvirt(run)
         try:
             kubeconfig.take_out(kubeconfig.users_file(), f"labwright-{run.workdir.name}")
         except HostError as error:
@@ -74,3 +82,14 @@ class Destroy:
                 run.finding(replace(finding, level="warning"))
         run.workdir.remove()
         run.conclude("nothing of it is left")
+
+    def _clear_libvirt(self, run: Run) -> None:
+        """Remove what Vagrant keeps, or left where it was cut short."""
+        name, libvirt = run.workdir.name, run.tools.libvirt
+        networks = (network_name(name), management_name(name))
+        made = run.plan if run.workdir.exists else None
+        domains = [domain_name(name, node.name) for node in made.nodes] if made else []
+        libvirt.remove(run.workdir.path, domains, networks)
+        # A box of the user's own may be another Vagrantfile's too.
+        if made and made.box and made.own_box:
+            libvirt.remove_base(made.box.name)

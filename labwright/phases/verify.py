@@ -67,7 +67,7 @@ class Verify:
             # What the user's own pytest is told is not for these checks.
             env={"PYTEST_ADDOPTS": ""},
             on_line=lambda line: _follow(run, line),
-            timeout=DEADLINE,
+            timeout=DEADLINE * run.plan.patience,
             check=False,
         )
         if not report.is_file():

@@ -22,7 +22,10 @@ class Caps:
     its machines are in besides, without the host's knowledge;
     ``parallel_boot`` says that one Vagrant boots several machines at once, ``boots_apart`` that
     several Vagrants may, each a machine of its own; ``boots`` that it makes machines at
-    all, and does not take those that are there.
+    all, and does not take those that are there;
+    ``management`` are the ranges, the first choice first, for a second network that Vagrant
+    reaches the nodes on, where it is ours to choose. ``without_systemd`` are further packages
+    for a host where no systemd runs.
     """
 
     parallel_boot: bool
@@ -35,6 +38,8 @@ class Caps:
     inside: tuple[IPv4Network, ...] = ()
     boots_apart: bool = False
     boots: bool = True
+    management: tuple[IPv4Network, ...] = ()
+    without_systemd: tuple[str, ...] = ()
 
 
 class Provider(Protocol):
@@ -53,7 +58,11 @@ class Provider(Protocol):
         """The Debian packages it needs on the host."""
 
     def probe(self, host: HostFacts) -> list[Finding]:
-        """Say what keeps this host from running nodes here; errors are final, notes are not."""
+        """Say what keeps this host from running nodes here.
+
+        Errors are final. With a warning or a note it works, and is taken only when it is asked
+        for.
+        """
 
     def node_facts(self, host: HostFacts) -> NodeFacts:
         """Say what the nodes' insides are like, for the roles and the checks."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import socket
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,13 +23,11 @@ from labwright.doctor.facts import (
 )
 from labwright.errors import LabError
 from labwright.model import HostFacts, Tool
-from labwright.tools import host, kvmprobe, netprobe, networks, procfs, sysprobe
+from labwright.tools import host, kvmprobe, libvirt, netprobe, networks, procfs, sysprobe
 from labwright.tools.shell import Shell
 
 ROOT = Path("/")
-QEMU = "qemu-system-x86_64"
 VENDOR_FLAGS = ("vmx", "svm")
-LIBVIRT_SOCKETS = ("run/libvirt/libvirt-sock", "run/libvirt/virtqemud-sock")
 
 
 def measure(shell: Shell, found: HostFacts, wish: Wish, root: Path = ROOT) -> Checkup:
@@ -42,11 +39,11 @@ def measure(shell: Shell, found: HostFacts, wish: Wish, root: Path = ROOT) -> Ch
         tools = pool.submit(_tools, shell, found)
         system = pool.submit(sysprobe.measure, root)
         return Checkup(
-            host=replace(found, tools=tools.result()),
+            host=replace(found, tools=tools.result(), kvm_boots=kvm.result().boots),
             cpu=cpu(procfs.text(root / "proc/cpuinfo")),
             kvm=kvm.result(),
             virtualbox=_virtualbox(found, root),
-            libvirt=Libvirt(_libvirt(root)),
+            libvirt=Libvirt(libvirt.reached(root)),
             docker=docker.result(),
             kernel=_kernel(root),
             network=network.result(),
@@ -92,9 +89,9 @@ def _kvm(shell: Shell, found: HostFacts, root: Path) -> Kvm:
 def _boots(shell: Shell, found: HostFacts) -> tuple[bool | None, str]:
     if not found.kvm:
         return None, "/dev/kvm does not open"
-    if not shell.has(QEMU):
-        return None, f"not tried: {QEMU} is not installed"
-    return kvmprobe.boots(shell, QEMU)
+    if not shell.has(kvmprobe.QEMU):
+        return None, f"not tried: {kvmprobe.QEMU} is not installed"
+    return kvmprobe.boots(shell, kvmprobe.QEMU)
 
 
 def _virtualbox(found: HostFacts, root: Path) -> VirtualBox:
@@ -112,21 +109,6 @@ def _last_byte(path: Path) -> int | None:
         return path.read_bytes()[-1]
     except (OSError, IndexError):
         return None
-
-
-def _libvirt(root: Path) -> str:
-    socket_ = next((root / s for s in LIBVIRT_SOCKETS if (root / s).exists()), None)
-    if socket_ is None:
-        return "absent"
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(1)
-        try:
-            client.connect(str(socket_))
-        except PermissionError:
-            return "denied"
-        except OSError:
-            return "absent"
-    return "answers"
 
 
 def _docker(shell: Shell, found: HostFacts) -> DockerFacts:

@@ -90,9 +90,10 @@ class Uses:
         self._lab.kubectl(f"-n {self.namespace} apply -f -", json.dumps(whole))
 
     def _until(self, what: str, trouble: Callable[[], str]) -> None:
-        deadline = time.monotonic() + DEADLINE
+        patience = DEADLINE * self._lab.patience
+        deadline = time.monotonic() + patience
         while said := trouble():
-            assert time.monotonic() < deadline, f"{what}: after {DEADLINE:.0f} s {said}"
+            assert time.monotonic() < deadline, f"{what}: after {patience:.0f} s {said}"
             assert not self._over.wait(1), f"{what}: {said}"
 
     def _certificate(self) -> bytes:

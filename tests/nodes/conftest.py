@@ -86,6 +86,11 @@ class Lab:
         """What the roles were told, by name without ``lab_``."""
         return _plain(self._tree["vars"])
 
+    @property
+    def patience(self) -> int:
+        """How many times longer than usual to wait for what these nodes do."""
+        return int(self.facts["patience"])
+
     def node_facts(self, name: str) -> Mapping[str, Any]:
         """What the roles were told of one node, by name without ``lab_``."""
         return _plain(self._tree["hosts"][name])

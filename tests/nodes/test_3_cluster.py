@@ -110,7 +110,7 @@ def _wait(
     patience: float,
 ) -> set[str]:
     """Give what is still missing when the time, in seconds, is up; ask anew until then."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + patience * lab.patience
     while (waiting := missing(answers)) and time.monotonic() < deadline:
         time.sleep(1)
         answers = lab.cluster()

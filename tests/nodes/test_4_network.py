@@ -46,7 +46,7 @@ def _is_probe(pod: Mapping[str, Any]) -> bool:
 def probes(lab: Lab, deployment: Deployment) -> Probes:
     """Wait for the pods, then let each of them and each node ask for all that is checked."""
     namespace = deployment.namespace
-    deployment.wait(DEADLINE)
+    deployment.wait(DEADLINE * lab.patience)
     items = lab.get(f"pods,services -n {namespace}")["items"]
     pods = {i["spec"]["nodeName"]: i for i in items if i["kind"] == "Pod" and _is_probe(i)}
     services = {i["metadata"]["name"]: i["spec"] for i in items if i["kind"] == "Service"}

@@ -83,7 +83,7 @@ def test_a_pod_writes_to_the_nas(lab: Lab, nas: Nas) -> None:
     space = f"-n {nas.word}"
     try:
         lab.kubectl(f"{space} apply -f -", pod)
-        ended = f"{space} wait pod/nas --for=condition=Ready --timeout={DEADLINE}s"
+        ended = f"{space} wait pod/nas --for=condition=Ready --timeout={DEADLINE * lab.patience}s"
         lab.kubectl(ended)
         read = nas.host.run_expect([0], "sudo cat %s", f"{EXPORT}/{folder}/word")
         assert read.stdout.strip() == nas.word

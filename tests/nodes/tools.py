@@ -234,7 +234,8 @@ class Workshop:
         words = f"-n {self.name}"
         manifest = json.dumps(_pulling(self.image))
         self._until(lambda: self._lab.kubectl(f"{words} apply -f -", manifest))
-        wait = f"{words} rollout status deployment/{APP} --timeout={DEADLINE:.0f}s"
+        patience = DEADLINE * self._lab.patience
+        wait = f"{words} rollout status deployment/{APP} --timeout={patience:.0f}s"
         ask = f"{words} exec deployment/{APP} -- wget -q -O - http://127.0.0.1:{PORT}/word"
         try:
             self._lab.kubectl(wait)
@@ -252,7 +253,7 @@ class Workshop:
 
     def _until(self, act: Callable[[], object]) -> None:
         """Try until it goes: the namespace is the probes' to make."""
-        deadline = time.monotonic() + DEADLINE
+        deadline = time.monotonic() + DEADLINE * self._lab.patience
         while True:
             try:
                 act()

@@ -18,7 +18,7 @@ from labwright import authority
 from labwright.authority import Scope, Server
 from labwright.doctor.facts import Cpu, Wish
 from labwright.model import HostNetwork
-from labwright.tools import checkup, kvmprobe, netprobe, sysprobe
+from labwright.tools import checkup, kvmprobe, libvirt, netprobe, sysprobe
 from labwright.tools import networks as networks_in_use
 from labwright.tools.shell import Result, Shell
 from tests.fakes import DEBIAN
@@ -141,9 +141,9 @@ def test_libvirt_answers_by_its_socket(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
-        assert checkup._libvirt(tmp_path) == "answers"
+        assert libvirt.reached(tmp_path) == "answers"
     # A file that nobody listens at is what a daemon leaves that was killed.
-    assert checkup._libvirt(tmp_path) == "absent"
+    assert libvirt.reached(tmp_path) == "absent"
 
 
 def test_the_disk_is_measured_and_nothing_stays(tmp_path: Path) -> None:
@@ -274,6 +274,43 @@ def test_only_the_guest_itself_can_say_that_it_came_up(
     assert bool(why) is not came
 
 
+def test_guests_slower_than_emulated_ones_are_no_proof(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kvmprobe, "SURELY_FAST", 0.0)
+    monkeypatch.setattr(kvmprobe, "NO_HELP", 0.0)
+    program = tmp_path / "qemu"
+    program.write_text("#!/bin/sh\nexit 33\n")
+    program.chmod(0o755)
+    yes, why = kvmprobe.boots(Shell(), str(program))
+    assert not yes
+    assert why.endswith("under emulation")
+
+
+def test_kvm_is_tried_once_for_each_boot_of_the_computer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def boots(_shell: Shell, qemu: str) -> tuple[bool, str]:
+        tried.append(qemu)
+        return False, "nothing came"
+
+    boot, memory = tmp_path / "boot_id", tmp_path / "kvm"
+    boot.write_text("one\n")
+    monkeypatch.setattr(kvmprobe, "boots", boots)
+    monkeypatch.setattr(kvmprobe, "BOOT_ID", boot)
+    monkeypatch.setattr(Shell, "has", lambda _self, _program: True)
+    for _ in range(2):
+        assert kvmprobe.remembered(Shell(), memory) is False
+    assert len(tried) == 1
+    boot.write_text("two\n")
+    assert kvmprobe.remembered(Shell(), memory) is False
+    assert len(tried) == 2
+    monkeypatch.setattr(Shell, "has", lambda _self, _program: False)
+    assert kvmprobe.remembered(Shell(), memory) is None
+
+
 def test_a_guest_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kvmprobe, "DEADLINE", 0.2)
     program = tmp_path / "qemu"
@@ -281,4 +318,4 @@ def test_a_guest_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Monk
     program.chmod(0o755)
     yes, why = kvmprobe.boots(Shell(), str(program))
     assert not yes
-    assert why.startswith("0 of 3 came up")
+    assert why.startswith("0 of 4 came up")

@@ -460,3 +460,10 @@ def test_a_link_follows_what_the_store_has_now(tmp_path: Path) -> None:
         assert link.read_text() == name
     _link(tmp_path / "nowhere", link)
     assert link.read_text() == "two"
+
+
+def test_a_line_that_was_written_over_is_told_as_it_ended(run: Run, sink: Recorder) -> None:
+    run.tool("\r\x1b[KProgress: 1%\r\x1b[KProgress: 100%\r\x1b[K==> cp1: Creating image\r")
+    run.tool("plain")
+    told = [event.text for event in sink.events if event.kind == "tool"]
+    assert told == ["\x1b[K==> cp1: Creating image", "plain"]

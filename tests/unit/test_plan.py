@@ -23,8 +23,9 @@ from labwright.model import (
     Pins,
     Plan,
     ProviderName,
+    Tool,
 )
-from labwright.names import network_name
+from labwright.names import management_name, network_name
 from labwright.plan import pinned
 from labwright.software import Bundled, built_key
 from labwright.spec.file import MAX_WORKERS
@@ -54,11 +55,19 @@ def refused(kind: type[LabError], raw: dict[str, Any], host: HostFacts = DEBIAN)
     return caught.value
 
 
+EMULATED = "machines of libvirt are emulated here: five to eight times slower"
+
+
 @pytest.mark.parametrize(
     ("host", "provider", "why"),
     [
         (VIRTUALBOX, "virtualbox", "the first choice, and it works here"),
         (LIBVIRT, "libvirt", "virtualbox: VBoxManage is not installed"),
+        (
+            replace(LIBVIRT, kvm_boots=False),
+            "docker",
+            f"virtualbox: VBoxManage is not installed; libvirt: {EMULATED}",
+        ),
         (
             DEBIAN,
             "docker",
@@ -88,7 +97,7 @@ def test_the_provider_asked_for_is_taken() -> None:
         ("virtualbox", DEBIAN, "host.virtualbox.no-vboxmanage"),
         ("virtualbox", replace(VIRTUALBOX, vboxdrv=False), "host.virtualbox.no-driver"),
         ("libvirt", DEBIAN, "host.libvirt.no-virsh"),
-        ("libvirt", replace(LIBVIRT, kvm=False), "host.libvirt.no-kvm"),
+        ("libvirt", replace(LIBVIRT, arch="aarch64"), "host.libvirt.not-here"),
         ("docker", replace(DEBIAN, caps=frozenset()), "host.docker.caps"),
     ],
 )
@@ -105,6 +114,55 @@ def test_a_host_on_which_nothing_works_hears_all_the_reasons() -> None:
         "host.libvirt.no-virsh",
         "host.docker.caps",
     ]
+
+
+NO_DEVICE = replace(LIBVIRT, kvm=False)
+NO_GUESTS = replace(LIBVIRT, kvm_boots=False)
+
+
+@pytest.mark.parametrize("host", [NO_DEVICE, NO_GUESTS])
+def test_machines_are_emulated_where_lab_yaml_asks_for_them_and_nowhere_else(
+    host: HostFacts,
+) -> None:
+    assert planned(host=host).provider == "docker"
+    plan = planned({"provider": "libvirt"}, host)
+    assert plan.facts.emulated
+    assert plan.patience > 1
+    (warning,) = [w for w in plan.warnings if w.id == "host.libvirt.emulated"]
+    assert "slower" in warning.what
+    assert planned(host=host, locked=Locked({"provider": "libvirt"})).provider == "docker"
+
+
+@pytest.mark.parametrize("boots", [None, True])
+def test_machines_under_kvm_are_waited_for_as_others(boots: bool | None) -> None:
+    plan = planned({"provider": "libvirt"}, replace(LIBVIRT, kvm_boots=boots))
+    assert not plan.facts.emulated
+    assert (plan.patience, plan.warnings) == (1, ())
+
+
+def test_libvirt_need_not_be_there_where_it_can_be_installed() -> None:
+    host = replace(DEBIAN, kvm=True, tools={**DEBIAN.tools, "apt-get": Tool("/usr/bin/apt-get")})
+    assert planned({"provider": "libvirt"}, host).provider == "libvirt"
+    assert planned(host=host).provider == "docker"
+
+
+def test_the_network_of_management_is_free_and_stays() -> None:
+    raw = {"provider": "libvirt"}
+    first = planned(raw, LIBVIRT)
+    assert str(first.management) == "192.168.121.0/24"
+    taken = used(LIBVIRT, "192.168.121.0/24", "vagrant-libvirt")
+    moved = planned(raw, taken).management
+    assert str(moved) == "10.121.0.0/24"
+    # A second lab.up finds the lab's own networks on the host.
+    again = used(taken, str(moved), f"libvirt:{management_name('lab')}")
+    assert planned(raw, again).management == moved
+    assert planned(host=DEBIAN).management is None
+
+
+def test_without_a_free_network_of_management_there_is_no_lab() -> None:
+    host = used(LIBVIRT, "192.168.121.0/24", "a")
+    error = refused(HostError, {"provider": "libvirt"}, used(host, "10.121.0.0/16", "b"))
+    assert [f.id for f in error.findings] == ["host.no-free-subnet"]
 
 
 def test_the_supply_is_chosen_with_its_reason() -> None:
@@ -624,7 +682,10 @@ def test_a_host_that_builds_none_takes_one_of_ours_that_vagrant_has() -> None:
     assert boxed(plan).why.endswith("and Vagrant has this one")
     assert planned({**HAD, "guest": "debian-12"}, host).box != plan.box
     # Ours are for x86-64.
-    arm = planned({**HAD, "guest": "debian-13"}, replace(host, arch="aarch64"))
+    theirs = tuple(replace(box, provider="virtualbox") for box in had)
+    there = online(replace(HOSTS["virtualbox"], os="fedora", arch="aarch64", boxes=theirs))
+    raw = {**HAD, "guest": "debian-13", "provider": "virtualbox"}
+    arm = planned(raw, replace(there, box_sources=NO_CATALOGUE))
     assert [w.id for w in arm.warnings if w.where == "box"] == ["host.no-box"]
 
 

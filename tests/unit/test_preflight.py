@@ -38,9 +38,11 @@ from labwright.phases.preflight import (
     with_kept_pins,
 )
 from labwright.plan import pinned
+from labwright.providers import PROVIDERS
 from labwright.recipes import HOST_PACKAGES, pins
 from labwright.render import ROOT
-from labwright.tools import bundle_fetch, bundles, checkup
+from labwright.tools import bundle_fetch, bundles, checkup, kvmprobe
+from labwright.tools import host as measuring
 from labwright.tools.bundle_bytes import ignore
 from labwright.tools.bundle_serve import serving_bundle
 from labwright.tools.docker import Docker
@@ -159,7 +161,10 @@ FRESH: Mapping[str, Any] = {
         (
             "libvirt",
             {"tools": HOSTS["libvirt"].tools},
-            ("libvirt-daemon-system", "qemu-system-x86", "vagrant-libvirt"),
+            (
+                *("dnsmasq-base", "libvirt-clients", "libvirt-daemon-system"),
+                *("qemu-system-x86", "qemu-utils", "vagrant-libvirt"),
+            ),
             False,
         ),
     ],
@@ -180,6 +185,53 @@ def test_what_a_provider_lacks(
 def test_what_would_be_done_is_said() -> None:
     assert Lacking(("a", "b"), True).sentences() == ["install on this host: a b", "start Docker"]
     assert not Lacking((), False)
+    assert Lacking((), False, libvirt_stopped=True).sentences() == ["start libvirt"]
+    (said,) = Lacking((), False, libvirt_stopped=True, own_settings=True).sentences()
+    assert "as root" in said
+    assert "/etc/libvirt stays as it is" in said
+
+
+def test_libvirt_is_started_where_it_does_not_run(tools: Tools) -> None:
+    plan = planned({"provider": "libvirt"}, HOSTS["libvirt"])
+    keep(tools, plan)
+    there = ALL_PACKAGES | {*PROVIDERS["libvirt"].packages, "libvirt-daemon-system-sysv"}
+    host = replace(HOSTS["libvirt"], apt_installed=there)
+    assert not lacking(plan, host, tools)
+    assert lacking(plan, replace(host, libvirt="absent"), tools).libvirt_stopped
+    with pytest.raises(HostError) as caught:
+        lacking(plan, replace(host, libvirt="denied"), tools)
+    assert caught.value.findings[0].id == "host.libvirt.denied"
+    # Without systemd apt is kept from installing one that would run nothing.
+    bare = replace(host, systemd=False, apt_installed=there - {"libvirt-daemon-system-sysv"})
+    assert lacking(plan, bare, tools).packages == ("libvirt-daemon-system-sysv",)
+
+
+@pytest.mark.parametrize(
+    ("provider", "host", "tried"),
+    [
+        ("libvirt", HOSTS["libvirt"], True),
+        ("libvirt", DEBIAN, False),
+        ("docker", HOSTS["libvirt"], False),
+        ("auto", HOSTS["libvirt"], True),
+        # VirtualBox comes first, and nobody makes machines of libvirt then.
+        ("auto", replace(HOSTS["virtualbox"], kvm=True), False),
+        ("auto", replace(DEBIAN, kvm=True), False),
+    ],
+)
+def test_kvm_is_tried_only_where_machines_may_be_made_on_it(
+    tools: Tools, monkeypatch: pytest.MonkeyPatch, provider: str, host: HostFacts, tried: bool
+) -> None:
+    asked: list[Path] = []
+
+    def remembered(_shell: Shell, memory: Path) -> bool:
+        asked.append(memory)
+        return False
+
+    monkeypatch.setattr(measuring, "facts", lambda _shell: host)
+    monkeypatch.setattr(kvmprobe, "remembered", remembered)
+    facts = preflight.measure(tools, spec.build({"provider": provider, "supply": "bundle:/b"}))
+    assert bool(asked) is tried
+    assert facts.kvm_boots is (False if tried else None)
 
 
 def run(tools: Tools, root: Path, *, consent: bool) -> tuple[Run, list[str]]:

@@ -34,7 +34,8 @@ def test_every_provider_has_a_host_among_the_fakes() -> None:
         ("virtualbox", replace(VIRTUALBOX, vboxdrv=False), ["host.virtualbox.no-driver"]),
         ("libvirt", LIBVIRT, []),
         ("libvirt", DEBIAN, ["host.libvirt.no-virsh"]),
-        ("libvirt", replace(LIBVIRT, kvm=False), ["host.libvirt.no-kvm"]),
+        ("libvirt", replace(LIBVIRT, os_kind="darwin"), ["host.libvirt.not-here"]),
+        ("libvirt", replace(LIBVIRT, arch="aarch64"), ["host.libvirt.not-here"]),
         ("docker", DEBIAN, []),
         # A stopped or absent daemon is mended by preflight: no reason to choose another.
         ("docker", replace(DEBIAN, docker_api=None, docker_why="no", tools={}), []),

@@ -114,7 +114,9 @@ def test_one_question_says_what_to_do(
 
 def values(**more: str) -> Json:
     given: Json = yaml.safe_load(
-        rendered("rancher", "values.yaml.j2", {"lab_rancher": {**WANTED, **more}})
+        rendered(
+            "rancher", "values.yaml.j2", {"lab_rancher": {**WANTED, **more}, "lab_patience": 1}
+        )
     )
     return given
 
