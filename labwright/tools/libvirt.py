@@ -7,7 +7,6 @@ import socket
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Collection
-from ipaddress import IPv4Network
 from pathlib import Path
 
 from labwright.errors import BootError, Finding, HostError
@@ -74,15 +73,6 @@ class Libvirt:
         what = "libvirt did not start"
         found = Finding("host.libvirt.not-started", "error", what, why or "it made no socket")
         raise HostError(found, said.splitlines()[-20:])
-
-    def networks(self) -> list[tuple[str, IPv4Network]]:
-        """Give ``(name, subnet)`` of every network that has addresses, running or not."""
-        found: list[tuple[str, IPv4Network]] = []
-        for name in self._names("net-list", "--all", "--name"):
-            tree = self._xml("net-dumpxml", name)
-            ips = tree.iterfind("ip") if tree is not None else ()
-            found += [(name, subnet) for subnet in map(_subnet, ips) if subnet]
-        return found
 
     def owner(self, domain: str) -> str | None:
         """Give the folder of the lab that a domain belongs to; ``None`` where there is no domain.
@@ -210,10 +200,3 @@ def denied() -> Finding:
     )
     what, why = "this user may not use libvirt", "its socket is there and refuses"
     return Finding("host.libvirt.denied", "error", what, why, fix)
-
-
-def _subnet(ip: ET.Element) -> IPv4Network | None:
-    if ip.get("family", "ipv4") != "ipv4" or not ip.get("address"):
-        return None
-    mask = ip.get("netmask") or ip.get("prefix") or "24"
-    return IPv4Network(f"{ip.get('address')}/{mask}", strict=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +99,6 @@ class Daemon(Shell):
 def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Daemon:
     monkeypatch.setattr(libvirt, "reached", lambda: "answers")
     return Daemon(tmp_path)
-
-
-def test_a_network_has_its_range_whether_it_runs_or_not(daemon: Daemon) -> None:
-    assert daemon.libvirt.networks() == [
-        ("labwright-a", IPv4Network("192.168.56.0/24")),
-        ("labwright-a-nat", IPv4Network("192.168.121.0/24")),
-    ]
 
 
 def test_a_lab_knows_its_machines_by_its_folder(daemon: Daemon) -> None:
