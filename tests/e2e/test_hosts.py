@@ -50,7 +50,7 @@ class Park:
 def park(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Park]:
     folder = tmp_path_factory.mktemp("hosts")
     with machines(folder, NODES) as there:
-        raw = {"supply": "packages", "ssh": {"user": "vagrant", "key": "key"}}
+        raw = {"provider": "hosts", "supply": "packages", "ssh": {"user": "vagrant", "key": "key"}}
         park = Park(there, make(folder, raw), {node: there.look(node) for node in NODES})
         park.name(NODES)
         yield park
@@ -168,6 +168,7 @@ def test_a_lab_behind_a_bastion(tmp_path: Path) -> None:
     with machines(tmp_path, ["cp1", "w1"], "192.168.61.0/24", jump=True) as there:
         hop = f"vagrant@{there.addresses.pop('jump')}"
         raw = {
+            "provider": "hosts",
             "supply": "packages",
             "ssh": {"user": "vagrant", "key": "key", "bastion": hop},
             "machines": dict(there.addresses),
