@@ -39,11 +39,14 @@ class Boot:
 
     def outline(self, run: Run) -> list[str]:
         """Name the machines with their addresses and sizes."""
+        nodes = run.plan.nodes
+        if not _boots(run):
+            return [f"reach {n.name} ({n.role.replace('_', ' ')}) at {n.address.ip}" for n in nodes]
         there = answering(run)
         return [
             f"{_way(run, n.name, there)} {n.name} ({n.role.replace('_', ' ')}) at {n.address.ip}, "
             f"{n.size.cpus} CPU, {n.size.memory} MiB"
-            for n in run.plan.nodes
+            for n in nodes
         ]
 
     def execute(self, run: Run) -> None:
@@ -124,6 +127,8 @@ def answering(run: Run, *, one: bool = False) -> set[str]:
 
     Vagrant is not asked, as ``lab.plan`` may run before it is installed.
     """
+    if not _boots(run):
+        return {name for name, answers in existing.answers(run).items() if answers}
     found: set[str] = set()
     for name, machine in read_machines(run.workdir).items():
         try:
