@@ -5,6 +5,7 @@ With LABWRIGHT_TEST_MACHINES=12 there are twelve of them instead of three.
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Iterator
@@ -43,7 +44,15 @@ class Park:
 
     def untouched(self, nodes: list[str]) -> None:
         for node in nodes:
-            assert self.machines.look(node) == self.before[node], node
+            now, before = self.machines.look(node), self.before[node]
+            differs = [
+                f"{node}, {what}: {line}"
+                for what, text in before.items()
+                for line in difflib.ndiff(text.splitlines(), now[what].splitlines())
+                if line[:1] in {"+", "-"}
+            ]
+            assert not differs
+            assert now == before
 
 
 @pytest.fixture(scope="module")
