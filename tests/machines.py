@@ -114,8 +114,9 @@ def machines(
     _ensure_docker()
     labels = ("--label", f"{LABEL}={name}")
     base = subnet.rpartition(".")[0]
-    # The computer has no address on an internal network, and so no way there.
-    options = ("--internal", "-o", "com.docker.network.bridge.inhibit_ipv4=true") if jump else ()
+    # The computer has no address there, and so no way. Not --internal: Docker then drops what
+    # comes from other addresses than the network's own, and pods have others.
+    options = ("-o", "com.docker.network.bridge.inhibit_ipv4=true") if jump else ()
     try:
         docker("network", "create", *labels, *options, f"--subnet={subnet}", name)
         for number, node in enumerate([*nodes, *(["jump"] if jump else [])], start=11):

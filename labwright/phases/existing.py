@@ -331,6 +331,16 @@ def _play(run: Run, todo: Sequence[str]) -> None:
         on_line=run.tool,
         limit=todo,
     )
+    ssh = Ssh(run.tools.shell, run.workdir.ssh_config)
+    for name in todo:
+        ssh.run(name, _SWEEP)
+
+
+# What Ansible itself worked in. A folder that somebody keeps something in stays.
+_SWEEP = (
+    'for home in "$HOME" /root; do sudo rmdir --ignore-fail-on-non-empty '
+    '"$home/.ansible/tmp" "$home/.ansible" 2> /dev/null; done; true'
+)
 
 
 def _leave(run: Run, silent: str) -> None:
