@@ -151,6 +151,20 @@ def test_nobody_is_reset_without_being_asked(
         reset.main()
 
 
+def test_nothing_is_removed_below_what_is_still_mounted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reset = load("reset")
+    mounted = "nas:/files /var/lib/kubelet/pods/1/volumes/nfs nfs4 rw 0 0\n"
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(reset, "read", lambda _path: mounted)
+    monkeypatch.setattr(reset, "run", lambda *words, **_more: asked.append(words) or "")
+    with pytest.raises(SystemExit) as ended:
+        reset.unmount()
+    assert "/var/lib/kubelet/pods/1/volumes/nfs" in str(ended.value)
+    assert [words[0] for words in asked] == ["umount"]
+
+
 def test_restoring_takes_back_the_lab_s_lines_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,15 +81,26 @@ def stop(ours: list[str]) -> None:
     time.sleep(0.5)
 
 
-def unmount() -> None:
-    """Unmount what pods and containers had, the innermost first."""
+def mounted_inside() -> list[str]:
+    """Return what is mounted in the folders of kubelet and of container runtimes."""
     points = [line.split()[1] for line in read(Path("/proc/mounts")).splitlines()]
-    inside = [p for p in points if any(p.startswith(f"{top}/") for top in MOUNTED)]
+    return [p for p in points if any(p.startswith(f"{top}/") for top in MOUNTED)]
+
+
+def unmount() -> None:
+    """Unmount what pods and containers had, the innermost first.
+
+    Folders are removed after this: what is still mounted there may be a NAS with others' files.
+    """
+    points = [line.split()[1] for line in read(Path("/proc/mounts")).splitlines()]
+    inside = mounted_inside()
     spaces = [p for p in points if p.startswith(("/run/netns/cni-", "/var/run/netns/cni-"))]
     for point in sorted({*inside, *spaces}, reverse=True):
         run("umount", "--lazy", point.replace("\\040", " "))
     for path in Path("/run/netns").glob("cni-*"):
         path.unlink()
+    if left := mounted_inside():
+        sys.exit(f"still mounted, and so nothing was removed: {' '.join(left)}")
 
 
 def unroute(ours: list[str]) -> None:
