@@ -49,7 +49,7 @@ OWN = [pytest.param(path, id=path.parent.name) for path in CHARTS[1:]] or [
 def values(tls: str = "lab", **more: Any) -> dict[str, Any]:
     """The very values that the role gives to Helm."""
     wanted = {"hostname": HOST, "url": f"https://{HOST}", "tls": tls}
-    text = rendered("rancher", "values.yaml.j2", {"lab_rancher": wanted})
+    text = rendered("rancher", "values.yaml.j2", {"lab_rancher": wanted, "lab_patience": 1})
     return {**yaml.safe_load(text), **more}
 
 

@@ -157,8 +157,13 @@ def test_nothing_is_removed_below_what_is_still_mounted(
     reset = load("reset")
     mounted = "nas:/files /var/lib/kubelet/pods/1/volumes/nfs nfs4 rw 0 0\n"
     asked: list[tuple[str, ...]] = []
+
+    def refuse(*words: str) -> str:
+        asked.append(words)
+        return ""
+
     monkeypatch.setattr(reset, "read", lambda _path: mounted)
-    monkeypatch.setattr(reset, "run", lambda *words, **_more: asked.append(words) or "")
+    monkeypatch.setattr(reset, "run", refuse)
     with pytest.raises(SystemExit) as ended:
         reset.unmount()
     assert "/var/lib/kubelet/pods/1/volumes/nfs" in str(ended.value)
