@@ -81,6 +81,16 @@ FIRST_SUBNETS = (IPv4Network("192.168.56.0/21"),)
 MORE_SUBNETS = (*FIRST_SUBNETS, IPv4Network("10.56.0.0/16"))
 
 
+# What a virtual machine is like inside: a kernel and a systemd of its own.
+MACHINE_FACTS = NodeFacts(
+    own_kernel=True,
+    cgroup=2,
+    cgroup_driver="systemd",
+    restrict_oom_score_adj=False,
+    conntrack_tunable=True,
+)
+
+
 def missing(tool: str, provider: str, fix: str) -> Finding:
     """Say that a provider's own program is not on this host."""
     slug = f"host.{provider}.no-{tool.lower()}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from labwright.errors import Finding
 from labwright.model import HostFacts, MachineFacts, Node, NodeFacts, ProviderName
-from labwright.providers.base import Caps
+from labwright.providers.base import MACHINE_FACTS, Caps
 
 
 class Hosts:
@@ -31,13 +31,7 @@ class Hosts:
 
     def node_facts(self, host: HostFacts) -> NodeFacts:
         """Say what a machine is like as long as none was measured: one with its own kernel."""
-        return NodeFacts(
-            own_kernel=True,
-            cgroup=2,
-            cgroup_driver="systemd",
-            restrict_oom_score_adj=False,
-            conntrack_tunable=True,
-        )
+        return MACHINE_FACTS
 
     def node_args(self, host: HostFacts) -> tuple[str, ...]:
         """Nothing is started."""

@@ -9,8 +9,7 @@ from typing import Any
 
 from labwright.errors import Finding
 from labwright.model import HostFacts, Node, NodeFacts, ProviderName
-from labwright.providers.base import MORE_SUBNETS, Caps, missing
-from labwright.providers.virtualbox import VirtualBox
+from labwright.providers.base import MACHINE_FACTS, MORE_SUBNETS, Caps, missing
 
 X86 = frozenset({"x86_64", "AMD64", "amd64"})
 # What such a node measured against a container on the same two processors (docs/libvirt.md).
@@ -75,7 +74,7 @@ class Libvirt:
 
     def node_facts(self, host: HostFacts) -> NodeFacts:
         """A kernel and a systemd of its own, as on VirtualBox."""
-        return replace(VirtualBox().node_facts(host), emulated=self._emulates(host))
+        return replace(MACHINE_FACTS, emulated=self._emulates(host))
 
     def _emulates(self, host: HostFacts) -> bool:
         """Whether KVM cannot be used; one that nobody has tried yet is believed."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from labwright.errors import Finding
 from labwright.model import HostFacts, Node, NodeFacts, ProviderName
-from labwright.providers.base import FIRST_SUBNETS, Caps, missing
+from labwright.providers.base import FIRST_SUBNETS, MACHINE_FACTS, Caps, missing
 
 
 class VirtualBox:
@@ -48,13 +48,7 @@ class VirtualBox:
 
     def node_facts(self, host: HostFacts) -> NodeFacts:
         """A virtual machine has a kernel and a systemd of its own."""
-        return NodeFacts(
-            own_kernel=True,
-            cgroup=2,
-            cgroup_driver="systemd",
-            restrict_oom_score_adj=False,
-            conntrack_tunable=True,
-        )
+        return MACHINE_FACTS
 
     def node_args(self, host: HostFacts) -> tuple[str, ...]:
         """Nothing depends on the host."""

@@ -112,4 +112,4 @@ def test_nothing_but_tools_is_imported_by_siblings_of_tools() -> None:
                 for name in imports(path)
                 if name.startswith(f"labwright.{folder}.")
             }
-            assert siblings <= {"base", "virtualbox"}, path
+            assert siblings <= {"base"}, path

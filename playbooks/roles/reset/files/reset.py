@@ -81,10 +81,10 @@ def stop(ours: list[str]) -> None:
     time.sleep(0.5)
 
 
-def mounted_inside() -> list[str]:
-    """Return what is mounted in the folders of kubelet and of container runtimes."""
+def mounted(*tops: str) -> list[str]:
+    """Return the mount points whose paths begin with one of these."""
     points = [line.split()[1] for line in read(Path("/proc/mounts")).splitlines()]
-    return [p for p in points if any(p.startswith(f"{top}/") for top in MOUNTED)]
+    return [point for point in points if point.startswith(tops)]
 
 
 def unmount() -> None:
@@ -92,14 +92,13 @@ def unmount() -> None:
 
     Folders are removed after this: what is still mounted there may be a NAS with others' files.
     """
-    points = [line.split()[1] for line in read(Path("/proc/mounts")).splitlines()]
-    inside = mounted_inside()
-    spaces = [p for p in points if p.startswith(("/run/netns/cni-", "/var/run/netns/cni-"))]
-    for point in sorted({*inside, *spaces}, reverse=True):
+    inside = tuple(f"{top}/" for top in MOUNTED)
+    spaces = ("/run/netns/cni-", "/var/run/netns/cni-")
+    for point in sorted(set(mounted(*inside, *spaces)), reverse=True):
         run("umount", "--lazy", point.replace("\\040", " "))
     for path in Path("/run/netns").glob("cni-*"):
         path.unlink()
-    if left := mounted_inside():
+    if left := mounted(*inside):
         sys.exit(f"still mounted, and so nothing was removed: {' '.join(left)}")
 
 
