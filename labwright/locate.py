@@ -89,6 +89,14 @@ def read_plan(folder: Workdir) -> Plan:
     raise HostError(finding)
 
 
+def made_by(folder: Workdir) -> Plan | None:
+    """Give the plan that a lab was made by, if it is there and of this version."""
+    try:
+        return read_plan(folder)
+    except HostError:
+        return None
+
+
 def _is_name(lab: str) -> bool:
     return lab not in {"", ".", ".."} and "/" not in lab
 

@@ -173,8 +173,8 @@ def _grouped(found: list[Finding]) -> list[Finding]:
     return [replace(f, where=", ".join(filter(None, each))) for f, each in names.items()]
 
 
-def _finding(slug: str, what: str, why: str = "", fix: str = "") -> Finding:
-    return Finding(f"hosts.{slug}", "error", what, why, fix, docs=DOCS)
+def _finding(slug: str, what: str, why: str = "", fix: str = "", where: str = "") -> Finding:
+    return Finding(f"hosts.{slug}", "error", what, why, fix, where, DOCS)
 
 
 def _no_stranger(asked: Asked, node: NodeSpec, facts: MachineFacts) -> Iterator[Finding]:
@@ -310,24 +310,20 @@ def _one_network(asked: Asked) -> Iterator[Finding]:
         return
     common = found[first].address.network
     if common.prefixlen > 29:
-        yield replace(
-            _finding(
-                "network-too-small",
-                f"{common} has no room for several machines",
-                "the machines must reach each other without a router between",
-                "give them a network of their own, and name node_address",
-            ),
+        yield _finding(
+            "network-too-small",
+            f"{common} has no room for several machines",
+            "the machines must reach each other without a router between",
+            "give them a network of their own, and name node_address",
             where=first,
         )
     for name, card in found.items():
         if card.address.network != common:
-            yield replace(
-                _finding(
-                    "other-network",
-                    f"{card.address} is not in {common}, the network of {first}",
-                    "routes to the pods of a node go over that node: no router may be between",
-                    "node_address with an address on a network that all of them have",
-                ),
+            yield _finding(
+                "other-network",
+                f"{card.address} is not in {common}, the network of {first}",
+                "routes to the pods of a node go over that node: no router may be between",
+                "node_address with an address on a network that all of them have",
                 where=name,
             )
 
@@ -345,14 +341,12 @@ def _no_twins(asked: Asked) -> Iterator[Finding]:
         for value, count in Counter(of(name) for name in here).items():
             if value and count > 1:
                 names = [name for name in here if of(name) == value]
-                yield replace(
-                    _finding(
-                        "twins",
-                        f"they have the same {what}: {value}",
-                        "they are one machine under several names, or copies of one",
-                        "take another, or make copies differ: sudo rm /etc/machine-id && "
-                        "sudo systemd-machine-id-setup, and reboot",
-                    ),
+                yield _finding(
+                    "twins",
+                    f"they have the same {what}: {value}",
+                    "they are one machine under several names, or copies of one",
+                    "take another, or make copies differ: sudo rm /etc/machine-id && "
+                    "sudo systemd-machine-id-setup, and reboot",
                     where=", ".join(names),
                 )
 
@@ -383,13 +377,11 @@ def _clocks(asked: Asked) -> Iterator[Finding]:
     middle = median(clocks.values())
     for name, clock in clocks.items():
         if abs(clock - middle) > CLOCKS_APART:
-            yield replace(
-                _finding(
-                    "clock",
-                    f"its clock is off by {clock - middle:+.0f} s",
-                    "certificates are not valid yet, and leases look old",
-                    "sudo timedatectl set-ntp true, and wait until timedatectl says synchronized",
-                ),
+            yield _finding(
+                "clock",
+                f"its clock is off by {clock - middle:+.0f} s",
+                "certificates are not valid yet, and leases look old",
+                "sudo timedatectl set-ntp true, and wait until timedatectl says synchronized",
                 where=name,
             )
 
@@ -401,13 +393,11 @@ def _ranges(asked: Asked) -> Iterator[Finding]:
             for route in facts.routes:
                 inside = _own_pods(asked, name, route.network)
                 if mine and mine.overlaps(route.network) and not inside:
-                    yield replace(
-                        _finding(
-                            f"{key}-in-use",
-                            f"{mine} is in use: {route.network}, {route.owner}",
-                            f"what is there and {key} of the cluster could not both be reached",
-                            f"network.{key} with a range that is free there",
-                        ),
+                    yield _finding(
+                        f"{key}-in-use",
+                        f"{mine} is in use: {route.network}, {route.owner}",
+                        f"what is there and {key} of the cluster could not both be reached",
+                        f"network.{key} with a range that is free there",
                         where=name,
                     )
 
@@ -422,13 +412,11 @@ def _balanced(asked: Asked) -> Iterator[Finding]:
     inside = [f"{n} has {c.address.ip}" for n, c in found.items() if first <= c.address.ip <= last]
     inside += [f"this computer has {a}" for a in asked.survey.here if first <= a <= last]
     if outside or inside:
-        yield replace(
-            _finding(
-                "load-balancer",
-                f"{first}-{last} cannot be given to services",
-                "; ".join(inside) or f"it is not inside {common}, the machines' network",
-                f"a range inside {common} that nobody has",
-            ),
+        yield _finding(
+            "load-balancer",
+            f"{first}-{last} cannot be given to services",
+            "; ".join(inside) or f"it is not inside {common}, the machines' network",
+            f"a range inside {common} that nobody has",
             where="network.load_balancer",
         )
 

@@ -39,8 +39,7 @@ def build(given: Inputs) -> Plan:
     Raises SpecError for what lab.yaml must change, HostError for what the host must.
     """
     host = given.host
-    provider, provider_choice = _provider(given.spec, host, given.locked.word("provider"))
-    told = [finding for finding in provider.probe(host) if finding.level == "warning"]
+    provider, provider_choice, told = _provider(given.spec, host, given.locked.word("provider"))
     place = site.settle(given, provider)
     spec, software, networks = place.spec, place.software, place.networks
     return Plan(
@@ -72,7 +71,7 @@ def build(given: Inputs) -> Plan:
         own_box=software.own_box,
         choices=(provider_choice, *place.choices),
         warnings=(
-            *told,
+            *(finding for finding in told if finding.level == "warning"),
             *place.warnings,
             *_too_small(spec, software),
             *_unmountable(spec, place.facts),
@@ -101,14 +100,18 @@ def pinned(made: Plan, pins: Pins, roles_digest: str) -> Plan:
     return replace(made, pins=pins, artifacts=artifacts, keys=places, node_image=image)
 
 
-def _provider(spec: Spec, host: HostFacts, before: str) -> tuple[Provider, Choice]:
+def _provider(
+    spec: Spec, host: HostFacts, before: str
+) -> tuple[Provider, Choice, Sequence[Finding]]:
+    """Choose a provider; what it warns of comes with it."""
     if spec.provider:
         provider = PROVIDERS[spec.provider]
+        spoken = provider.probe(host)
         if not provider.caps.boots:
-            return provider, Choice("provider", provider.name, "lab.yaml names machines")
-        if found := errors(provider.probe(host)):
+            return provider, Choice("provider", provider.name, "lab.yaml names machines"), spoken
+        if found := errors(spoken):
             raise HostError(found)
-        return provider, Choice("provider", provider.name, "lab.yaml asks for it")
+        return provider, Choice("provider", provider.name, "lab.yaml asks for it"), spoken
     reasons: list[str] = []
     found_all: list[Finding] = []
     for name, provider in sorted(PROVIDERS.items(), key=lambda item: item[0] != before):
@@ -119,7 +122,7 @@ def _provider(spec: Spec, host: HostFacts, before: str) -> tuple[Provider, Choic
         if not spoken:
             first = "as lab.lock has it" if name == before else "the first choice"
             why = "; ".join(reasons) or f"{first}, and it works here"
-            return provider, Choice("provider", name, why)
+            return provider, Choice("provider", name, why), ()
         reasons.append(f"{name}: {spoken[0].what}")
         found_all.extend(spoken)
     raise HostError(found_all)

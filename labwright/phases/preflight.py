@@ -10,7 +10,7 @@ from typing import Any
 
 from labwright import catalog, lock, plan
 from labwright.errors import Finding, HostError, SpecError, SupplyError
-from labwright.locate import read_plan
+from labwright.locate import made_by
 from labwright.lock import Stocked
 from labwright.model import Artifact, Chart, HostFacts, Plan, Spec
 from labwright.names import network_name
@@ -200,7 +200,7 @@ def make(run: Run, facts: HostFacts, bundled: Bundled | None = None) -> Plan:
     """Plan a lab on a measured host. Raises SpecError or HostError."""
     own = str(run.workdir.path)
     known = labs.known()
-    made = _made(run)
+    made = made_by(run.workdir)
     planned = next((place for place in known if place.folder == own), None)
     return plan.build(
         Inputs(
@@ -219,14 +219,6 @@ def make(run: Run, facts: HostFacts, bundled: Bundled | None = None) -> Plan:
             owner=existing.owner(run),
         )
     )
-
-
-def _made(run: Run) -> Plan | None:
-    """Give the plan that the lab was made by, if it is there and of this version."""
-    try:
-        return read_plan(run.workdir)
-    except HostError:
-        return None
 
 
 def _own_chart(spec: Spec) -> Chart | None:
@@ -272,7 +264,7 @@ def open_bundle(run: Run) -> Bundled | None:
 
 
 def _made_from(run: Run) -> str:
-    made = _made(run)
+    made = made_by(run.workdir)
     return made.bundle if made else ""
 
 

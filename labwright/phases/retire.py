@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from labwright.errors import BootError, Finding, HostError, LabError, SpecError
-from labwright.locate import read_plan
+from labwright.locate import made_by
 from labwright.model import Plan, Size
 from labwright.phases import existing
 from labwright.phases.base import Run
@@ -26,12 +26,12 @@ class Retire:
 
     def title(self, run: Run) -> str:
         """Name the nodes."""
-        gone = leftover(_made(run), run.plan)
+        gone = leftover(made_by(run.workdir), run.plan)
         return f"Retire {', '.join(gone)}" if gone else "Compare with the lab that is here"
 
     def skip(self, run: Run) -> str | None:
         """Skip a first up, and one that takes nothing away."""
-        made = _made(run)
+        made = made_by(run.workdir)
         if made is None:
             return "there is none yet"
         refuse_changes(made, run.plan)
@@ -39,7 +39,7 @@ class Retire:
 
     def outline(self, run: Run) -> list[str]:
         """Name what would go."""
-        made = _made(run)
+        made = made_by(run.workdir)
         nodes = [f"{_way(made, name)} {name}" for name in leftover(made, run.plan)]
         return [*nodes, *(_removal(name) for name in lost(made, run.plan))]
 
@@ -49,7 +49,7 @@ class Retire:
         Add-ons with users' data are only asked for here; their roles remove them. Raises BootError,
         HostError.
         """
-        made = _made(run)
+        made = made_by(run.workdir)
         if made is None:
             return
         gone, data = leftover(made, run.plan), lost(made, run.plan)
@@ -167,11 +167,3 @@ def refuse_changes(made: Plan, wanted: Plan) -> None:
 
 def _size(size: Size) -> str:
     return f"{size.cpus} CPU, {size.memory} MiB memory, {size.disk} MiB disk"
-
-
-def _made(run: Run) -> Plan | None:
-    try:
-        return read_plan(run.workdir)
-    except HostError:
-        # None, or one that another version wrote: nothing to compare with.
-        return None
