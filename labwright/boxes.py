@@ -77,7 +77,7 @@ def _instead(wish: Wish, box: Box, why: str) -> Picked:
         "host.no-box",
         "warning",
         f"the box {_told(box)} is out of reach",
-        f"{why}; and none can be built here: that takes Debian 12 and a Debian guest",
+        f"{why}; and none can be built here: that takes Debian 12",
         "./invokew box.add --source=… one that was built elsewhere, or box.url in lab.yaml",
         "box",
     )
@@ -110,8 +110,7 @@ def _own(choice: Choice, why: str, warnings: tuple[Finding, ...] = ()) -> Picked
 
 
 def _possible(wish: Wish) -> bool:
-    buildable = wish.guest.distribution == "debian" and not not_buildable(wish.host, "a box")
-    return wish.had or (wish.supply != "bundle" and buildable)
+    return wish.had or (wish.supply != "bundle" and not not_buildable(wish.host, "a box"))
 
 
 def _listed(wish: Wish) -> Box | None:

@@ -180,7 +180,7 @@ class Shop:
         return unused
 
     def _guest(self, name: str) -> Guest:
-        known = {n: g for n, g in catalog.load().guests.items() if g.distribution == "debian"}
+        known = catalog.load().guests
         if name not in known:
             what = f"there is no recipe for a box of {name!r}"
             fix = f"take one of {', '.join(known)}"
@@ -206,7 +206,7 @@ class Shop:
     def _stored(self) -> list[Made]:
         found = []
         for guest in catalog.load().guests.values():
-            for provider in OWN_BOXES if guest.distribution == "debian" else ():
+            for provider in OWN_BOXES:
                 key = keys.keys(own_box(guest, provider))[OWN_BOXES[provider]]
                 if self.run.tools.store.has(key):
                     found.append(self._made(guest, provider, key))

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
@@ -375,8 +376,15 @@ def _index(root: Path, pool: str, folder: Path) -> None:
         (folder / "Packages.xz").write_bytes(lzma.compress(text))
 
 
-def make_deb(folder: Path, name: str, version: str, arch: str = "amd64", depends: str = "") -> Path:
-    """Build a small package with one file in it."""
+def make_deb(
+    folder: Path,
+    name: str,
+    version: str,
+    arch: str = "amd64",
+    depends: str = "",
+    files: Mapping[str, bytes] = MappingProxyType({}),
+) -> Path:
+    """Build a small package with one file in it, and these."""
     needs("dpkg-deb")
     folder.mkdir(parents=True, exist_ok=True)
     deb = folder / f"{name}_{version.replace(':', '%3a')}_{arch}.deb"
@@ -388,6 +396,9 @@ def make_deb(folder: Path, name: str, version: str, arch: str = "amd64", depends
             + (f"Depends: {depends}\n" if depends else "")
         )
         (Path(tree) / name).write_text(f"{name} {version} {arch}\n")
+        for path, content in files.items():
+            (Path(tree) / path).parent.mkdir(parents=True, exist_ok=True)
+            (Path(tree) / path).write_bytes(content)
         run("dpkg-deb", "--root-owner-group", "--build", tree, deb)
     return deb
 

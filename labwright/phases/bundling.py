@@ -123,11 +123,8 @@ def _box(run: Run) -> tuple[Artifact, ...]:
     Where the bundle is used, that other one may not be to be had. Nothing where none can be built.
     """
     plan = run.plan
-    guest = catalog.load().guests[plan.guest]
     if plan.own_box or plan.provider not in OWN_BOXES or plan.supply == "bundle":
         return ()
-    if guest.distribution != "debian":
-        return ()
-    made = own_box(guest, plan.provider)
+    made = own_box(catalog.load().guests[plan.guest], plan.provider)
     there = run.tools.store.has(keys.keys(made)[OWN_BOXES[plan.provider]])
     return made if there or host.is_debian_12() else ()

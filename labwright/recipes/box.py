@@ -41,7 +41,10 @@ CLUSTER = 64 * 1024
 START = 2**20
 MIB = 2**20
 GRUB = Path("/usr/lib/grub/i386-pc")
-GRUB_MODULES = ("biosdisk", "part_msdos", "ext2", "search", "search_label", "configfile", "normal")
+GRUB_MODULES = (
+    *("biosdisk", "part_msdos", "ext2", "search", "search_label", "configfile", "normal"),
+    *("smbios", "test"),
+)
 LABEL = "labwright-root"
 # Code in the first sector ends where the partition table begins.
 BOOT_CODE = 440

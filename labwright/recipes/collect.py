@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from labwright.errors import Finding, SupplyError
-from labwright.model import DebPin, Plan
+from labwright.model import DebPin
+from labwright.recipes import archive
 from labwright.recipes.apt import index, installed, take
 from labwright.recipes.base import Apt, Job
 from labwright.tools.store import remove_tree
@@ -22,7 +22,7 @@ def build(job: Job) -> None:
     packages = {name: pins[name] for name in job.artifact.params}
     job.say(f"download {len(packages)} packages and what they need")
     remove_tree(job.work / "apt/archives")
-    sources = "".join(f"{line}\n" for line in _sources(job.lab, job.work))
+    sources = "".join(f"{line}\n" for s in job.lab.wanted.apt for line in archive.lines(job, s))
     # A container's root has its packages already; what a box has is not known here.
     status = installed(job)
     apt = Apt(job, job.work / "apt", sources, status)
@@ -52,20 +52,6 @@ def _check(out: Path, name: str, pin: DebPin) -> None:
                 "./invokew lab.lock --upgrade, and lab.up",
             )
         )
-
-
-def _sources(plan: Plan, work: Path) -> Iterator[str]:
-    """Give a line of sources.list for each suite; keys go to files beside it."""
-    keys = plan.pins.keys if plan.pins else {}
-    for source in plan.wanted.apt:
-        signed = source.keyring
-        if source.name in keys:
-            path = work / f"{source.name}.asc"
-            path.write_text(keys[source.name], encoding="utf-8")
-            signed = str(path)
-        for suite in source.suites:
-            words = [source.uri, suite, *source.components]
-            yield f"deb [signed-by={signed}] {' '.join(words)}"
 
 
 def _not_there(name: str, version: str) -> Finding:

@@ -1,4 +1,4 @@
-"""The root of a node: Debian with systemd, sshd and what Ansible needs, no more.
+"""The root of a node: a distribution with systemd, sshd and what Ansible needs, no more.
 
 A container's has no kernel; a machine's has one, and what it takes to boot and to be found.
 """
@@ -8,21 +8,16 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from labwright.errors import Finding, SupplyError
-from labwright.recipes.base import (
-    DATA,
-    KEYRING,
-    Apt,
-    Job,
-    debian_sources,
-    host_apt_options,
-    stanzas,
-)
+from labwright.recipes import archive
+from labwright.recipes.archive import Archive
+from labwright.recipes.base import DATA, Apt, Job, debian_sources, host_apt_options, stanzas
 
 PACKAGES = (
     "systemd",
@@ -59,6 +54,8 @@ MACHINE_PACKAGES = (
     # There are no Guest Additions to set the clock after the host has slept.
     "systemd-timesyncd",
 )
+# What Ubuntu calls by another name, or has no need of: its base-files merges /usr by itself.
+UBUNTU = {"linux-image-cloud-amd64": "linux-image-virtual", "usr-is-merged": ""}
 MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
 EXCLUDED = ("doc/*", "man/*", "locale/*", "info/*", "lintian/*")
 ENTRYPOINT = "usr/local/sbin/labwright-entrypoint"
@@ -74,22 +71,33 @@ PUBLIC_KEY = "keys/vagrant.pub"
 class _Kind:
     """What one sort of root has: packages, scripts run inside, files put there and left out.
 
-    Those of the folder ``early`` are there before any package but the essential ones.
+    Those of the folders ``early`` are there before any package but the essential ones.
     """
 
     packages: tuple[str, ...]
     scripts: tuple[str, ...]
-    early: str = ""
+    early: tuple[str, ...] = ()
     without: frozenset[str] = frozenset()
+    hooks: tuple[str, ...] = (MERGED_USR,)
 
 
 _CONTAINER = _Kind(PACKAGES, ("rootfs-setup.sh",))
 _MACHINE = _Kind(
     (*PACKAGES, *MACHINE_PACKAGES),
     ("rootfs-setup.sh", "machine-setup.sh"),
-    "machine",
+    ("machine",),
     frozenset({ENTRYPOINT}),
 )
+_MACHINES = {
+    "debian": _MACHINE,
+    "ubuntu": _Kind(
+        tuple(filter(None, (UBUNTU.get(name, name) for name in _MACHINE.packages))),
+        (*_MACHINE.scripts, "ubuntu-setup.sh"),
+        (*_MACHINE.early, "ubuntu"),
+        _MACHINE.without,
+        hooks=(),
+    ),
+}
 
 
 def build(job: Job) -> None:
@@ -98,24 +106,24 @@ def build(job: Job) -> None:
     The artifact's version is the release. The same packages give the same bytes: dates are cut
     off at that of the archive's lists.
     """
-    _build(job, _CONTAINER)
+    _build(job, archive.of(job), _CONTAINER)
 
 
 def build_machine(job: Job) -> None:
     """Make the same as ``build`` does, with a kernel and what a machine boots and logs in with."""
-    _build(job, _MACHINE)
+    source = archive.of(job)
+    _build(job, source, _MACHINES[source.distribution])
 
 
-def _build(job: Job, kind: _Kind) -> None:
-    suite = job.artifact.version
-    sources = debian_sources(job.shell, suite=suite)
-    (job.work / "sources.list").write_text(sources, encoding="utf-8")
-    apt = Apt(job, job.work / "apt", sources)
+def _build(job: Job, source: Archive, kind: _Kind) -> None:
+    (job.work / "sources.list").write_text(source.sources, encoding="utf-8")
+    apt = Apt(job, job.work / "apt", source.sources)
     apt.update()
-    _pack(job.work / "overlay.tar", _overlay(apt, job, sources, kind))
-    if kind.early:
-        _pack(job.work / "early.tar", _files(kind.early))
-    job.say(f"install Debian {suite} with {len(kind.packages)} packages and what they need")
+    _pack(job.work / "overlay.tar", _overlay(apt, job, source, kind))
+    early = {name: words for folder in kind.early for name, words in _files(folder).items()}
+    _pack(job.work / "early.tar", early)
+    said = f"{source.distribution.title()} {job.artifact.version}"
+    job.say(f"install {said} with {len(kind.packages)} packages and what they need")
     env = {"SOURCE_DATE_EPOCH": str(apt.released()), "LC_ALL": "C.UTF-8"}
     job.run(_mmdebstrap(job, kind), env=env)
     versions = {
@@ -134,10 +142,12 @@ def _mmdebstrap(job: Job, kind: _Kind) -> list[str | Path]:
         f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
         "--variant=minbase",
         f"--include={','.join(kind.packages)}",
+        # A key in the user's own folder is not for apt's other user to read.
+        '--aptopt=APT::Sandbox::User "root";',
         *(f"--aptopt={line}" for line in host_apt_options(job.shell)),
         *(f"--dpkgopt=path-exclude=/usr/share/{pattern}" for pattern in EXCLUDED),
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-        f"--hook-dir={MERGED_USR}",
+        *(f"--hook-dir={folder}" for folder in kind.hooks),
         *early,
         f"--customize-hook=tar-in {job.work / 'overlay.tar'} /",
         *(f"--customize-hook=chroot \"$1\" sh <<'END'\n{script}END\n" for script in scripts),
@@ -163,22 +173,26 @@ def _files(folder: str) -> dict[str, bytes]:
     }
 
 
-def _overlay(apt: Apt, job: Job, sources: str, kind: _Kind) -> dict[str, bytes]:
+def _overlay(apt: Apt, job: Job, source: Archive, kind: _Kind) -> dict[str, bytes]:
+    if source.distribution != "debian":
+        # Vagrant's key is in Debian's package of it.
+        apt = Apt(job, job.work / "debian", debian_sources(job.shell))
+        apt.update()
     files = {name: words for name, words in _files("rootfs").items() if name not in kind.without}
     return files | {
         "tmp/vagrant.pub": _vagrant_key(apt, job),
-        "etc/apt/sources.list.d/debian.sources": _disabled(sources).encode(),
+        f"etc/apt/sources.list.d/{source.distribution}.sources": _disabled(source).encode(),
     }
 
 
-def _disabled(sources: str) -> str:
-    # A node must come up with no internet; whoever wants the rest of Debian sets Enabled to yes.
+def _disabled(source: Archive) -> str:
+    # A node must come up with no internet; whoever wants the rest sets Enabled to yes.
     found = []
-    for line in sources.splitlines():
-        *_options, uri, suite, component = line.split()
+    for line in source.sources.splitlines():
+        _deb, uri, suite, *components = re.sub(r"\[.*?\]", "", line).split()
         found.append(
             f"Enabled: no\nTypes: deb\nURIs: {uri}\nSuites: {suite}\n"
-            f"Components: {component}\nSigned-By: {KEYRING}\n"
+            f"Components: {' '.join(components)}\nSigned-By: {source.keyring}\n"
         )
     return "\n".join(found)
 
@@ -187,12 +201,8 @@ def _vagrant_key(apt: Apt, job: Job) -> bytes:
     # Vagrant logs in with its well-known key first and then replaces it by one of its own.
     apt.get("download", "vagrant", cwd=job.work)
     (package,) = job.work.glob("vagrant_*.deb")
-    archive = job.work / "vagrant.tar"
-    job.run(["sh", "-c", 'dpkg-deb --fsys-tarfile "$0" > "$1"', package, archive])
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            if member.name.endswith(PUBLIC_KEY) and (file := tar.extractfile(member)):
-                return file.read()
+    if key := archive.file_in(job, package, PUBLIC_KEY):
+        return key
     raise SupplyError(
         Finding(
             "supply.no-vagrant-key",

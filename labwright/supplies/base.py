@@ -189,7 +189,7 @@ def base_root() -> Artifact:
 
 def machine_root(guest: Guest) -> Artifact:
     """Give the root with a kernel that a box of ours is made from."""
-    title = f"Debian {guest.codename} root of a machine"
+    title = f"{guest.distribution.title()} {guest.codename} root of a machine"
     return Artifact("machine-root", "machine-root", guest.codename, title=title)
 
 

@@ -40,6 +40,23 @@ def fingerprint(key: bytes) -> tuple[str, ...]:
     return found
 
 
+def certificate(keys: bytes, wanted: str) -> bytes:
+    """Give the one key of several that has a fingerprint, with all that belongs to it, binary.
+
+    Empty where it is not among them. Raises SupplyError where these are no public keys.
+    """
+    found, taken = b"", False
+    try:
+        for tag, body in _packets(dearmour(keys)):
+            if tag == PUBLIC_KEY:
+                taken = _fingerprint(body) == wanted
+            if taken:
+                found += bytes([0xC0 | tag, 0xFF]) + len(body).to_bytes(4, "big") + body
+    except (IndexError, ValueError) as error:
+        raise _no_key(str(error)) from error
+    return found
+
+
 def dearmour(key: bytes) -> bytes:
     """Give the binary packets of a key file, armoured or not.
 

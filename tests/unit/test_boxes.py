@@ -130,9 +130,10 @@ def test_what_cannot_be_added_is_said(shop: Shop, tmp_path: Path, source: str, s
     ("provider", "guest", "slug"),
     [
         ("libvirt", "debain-12", "spec.unknown-guest"),
-        ("libvirt", "ubuntu-24.04", "spec.unknown-guest"),
+        ("libvirt", "ubuntu-22.04", "spec.unknown-guest"),
         ("vmware", "debian-12", "spec.unknown-provider"),
         ("docker", "debian-13", "spec.unknown-guest"),
+        ("docker", "ubuntu-24.04", "spec.unknown-guest"),
     ],
 )
 def test_what_cannot_be_built_is_said(shop: Shop, provider: str, guest: str, slug: str) -> None:

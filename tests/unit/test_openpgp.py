@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from labwright.errors import SupplyError
-from labwright.tools.openpgp import dearmour, fingerprint
+from labwright.tools.openpgp import certificate, dearmour, fingerprint
 
 KEYRINGS = sorted(Path("/usr/share/keyrings").glob("*.gpg"))
 needs_gpg = pytest.mark.skipif(shutil.which("gpg") is None, reason="gpg is not on PATH")
@@ -68,6 +69,27 @@ def test_several_keys_in_one_file(home: Path) -> None:
     assert fingerprint(gpg(home, "--export")) == expected
     blocks = [gpg(home, "--armor", "--export", key) for key in expected]
     assert fingerprint(b"A comment before.\n" + b"\n".join(blocks)) == expected
+
+
+@needs_gpg
+def test_one_key_of_several_is_whole_and_alone(home: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    expected = primaries(gpg(home, "--with-colons", "--list-keys"))
+    for form in ((), ("--armor",)):
+        keys = gpg(home, *form, "--export")
+        for wanted in expected:
+            (tmp_path / "one.gpg").write_bytes(certificate(keys, wanted))
+            shown = gpg(tmp_path, "--show-keys", "--with-colons", tmp_path / "one.gpg")
+            whole = gpg(home, "--with-colons", "--list-keys", wanted)
+            assert primaries(shown) == (wanted,)
+            # What belongs to it is there, and nothing of another.
+            for kind in (b"uid", b"sub"):
+                lines = (len(re.findall(rb"(?m)^%b:" % kind, text)) for text in (shown, whole))
+                assert next(lines) == next(lines)
+            assert b"\nuid:" in shown
+        assert certificate(keys, "0" * 40) == b""
+    with pytest.raises(SupplyError, match="not an OpenPGP public key"):
+        certificate(keys[:-100], expected[0])
 
 
 @needs_gpg

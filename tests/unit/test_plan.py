@@ -626,19 +626,22 @@ NO_CATALOGUE = {"": "does not answer"}
 HAD = {"guest": "debian-12", "provider": "libvirt", "supply": "upstream"}
 
 
-def test_without_vagrants_catalogue_our_own_box_is_taken_and_the_plan_says_so() -> None:
+@pytest.mark.parametrize("guest", catalog.load().guests)
+def test_without_vagrants_catalogue_our_own_box_is_taken_and_the_plan_says_so(guest: str) -> None:
     host = online(replace(LIBVIRT, box_sources=NO_CATALOGUE))
-    plan = planned(HAD, host)
+    had = {**HAD, "guest": guest}
+    plan = planned(had, host)
     assert plan.own_box
+    assert boxed(plan).chosen == f"labwright/{guest}"
     assert "Vagrant does not have it, and Vagrant's catalogue does not answer" in boxed(plan).why
     assert {"machine-root", "box-libvirt"} <= plan.keys.keys()
     # Nothing of a container's root is built for it.
     assert "base" not in plan.keys
-    known = catalog.load().guests["debian-12"].boxes["libvirt"]
+    known = catalog.load().guests[guest].boxes["libvirt"]
     there = replace(host, boxes=(HadBox(known.name, known.version, "libvirt"),))
-    assert planned(HAD, there).box == known
+    assert planned(had, there).box == known
     other = replace(host, boxes=(HadBox(known.name, known.version, "virtualbox"),))
-    assert planned(HAD, other).own_box
+    assert planned(had, other).own_box
 
 
 def test_a_lab_that_has_our_own_box_keeps_it_when_the_catalogue_is_back() -> None:

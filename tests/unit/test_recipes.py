@@ -29,9 +29,9 @@ from labwright.recipes import (
     RECIPES,
     Job,
     apt,
+    archive,
     base,
     box,
-    collect,
     gobuild,
     helm,
     images,
@@ -39,6 +39,7 @@ from labwright.recipes import (
     rootfs,
     wheels,
 )
+from labwright.recipes.archive import Archive
 from labwright.supplies.base import BY_CHART
 from labwright.supplies.packages import FROM_DEBIAN
 from labwright.tools.shell import Result, Shell, ToolError
@@ -450,9 +451,13 @@ def test_what_a_source_package_really_is(name: str, version: str) -> None:
 
 
 def test_the_image_keeps_its_sources_switched_off() -> None:
-    text = rootfs._disabled("deb [signed-by=/k] http://m.test/debian/ bookworm main\n")
-    assert text.startswith("Enabled: no\n")
-    assert "URIs: http://m.test/debian/\nSuites: bookworm\nComponents: main\n" in text
+    line = "deb [signed-by=/k] http://m.test/debian/ bookworm main universe\n"
+    text = rootfs._disabled(Archive("debian", line * 2, Path("/usr/share/keyrings/own.gpg")))
+    one, two = text.split("\n\n")
+    assert one.startswith("Enabled: no\n")
+    assert "URIs: http://m.test/debian/\nSuites: bookworm\nComponents: main universe\n" in one
+    assert one == two.rstrip("\n")
+    assert one.endswith("Signed-By: /usr/share/keyrings/own.gpg")
 
 
 def test_the_files_of_the_root_are_all_there_and_sh_reads_them() -> None:
@@ -468,10 +473,12 @@ def test_the_files_of_the_root_are_all_there_and_sh_reads_them() -> None:
 def test_the_files_of_a_machine_are_all_there_and_sh_reads_them() -> None:
     own = base.DATA / "machine"
     assert rootfs.MODES.keys() <= rootfs._files("rootfs").keys() | rootfs._files("machine").keys()
-    for script in (own / "usr/local/sbin/labwright-grow-root", base.DATA / "machine-setup.sh"):
+    setups = [base.DATA / name for kind in rootfs._MACHINES.values() for name in kind.scripts]
+    for script in (own / "usr/local/sbin/labwright-grow-root", *setups):
         subprocess.run(["sh", "-n", script], check=True)
     # A machine is started by its own kernel, and by nothing of a container's.
-    assert rootfs.ENTRYPOINT in rootfs._MACHINE.without
+    assert all(rootfs.ENTRYPOINT in kind.without for kind in rootfs._MACHINES.values())
+    assert rootfs._MACHINES.keys() == {g.distribution for g in catalog.load().guests.values()}
     assert not set(rootfs._files("machine")) & set(rootfs._files("rootfs"))
     # One label finds the root for the boot loader, the kernel and the mount.
     for name in ("boot/grub/grub.cfg", "etc/fstab"):
@@ -611,8 +618,9 @@ def test_the_debs_are_the_same_bytes_each_time(job: Callable[..., Job], tmp_path
 
 def test_each_source_is_read_with_its_own_key(tmp_path: Path) -> None:
     plan = upstream({"mirrors": KEYED})
+    job = Job(Artifact("apt", "collect", "1"), tmp_path, tmp_path, {}, Shell(), print, plan)
     mirror, kubernetes = "http://mirror.lan", "core:/stable:/v1.36/deb/"
-    assert [*collect._sources(plan, tmp_path)] == [
+    assert [line for source in plan.wanted.apt for line in archive.lines(job, source)] == [
         f"deb [signed-by={tmp_path}/kubernetes.asc] {mirror}/kubernetes/{kubernetes} /",
         *(
             f"deb [signed-by={base.KEYRING}] http://deb.debian.org/{words} main"
