@@ -113,6 +113,10 @@ class Lab:
     @cached_property
     def seen(self) -> Mapping[str, Mapping[str, str]]:
         """Each node's answers to QUESTIONS; ``problem`` is set where it could not be asked."""
+        return self.ask()
+
+    def ask(self) -> Mapping[str, Mapping[str, str]]:
+        """What each node answers to QUESTIONS now."""
         return self.on_every_node(lambda name: self._ask(name, QUESTIONS))
 
     def cluster(self) -> Mapping[str, str]:

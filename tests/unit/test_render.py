@@ -24,6 +24,7 @@ from labwright.locate import read_lock
 from labwright.lock import Stocked
 from labwright.model import Bastion, Box, Machine, Plan, ProviderName, SupplyName
 from labwright.phases.fetch import stock
+from labwright.recipes.base import DATA
 from labwright.supplies import SUPPLIES
 from labwright.supplies.base import ROLE_PACKAGES
 from labwright.tools import workdir
@@ -120,6 +121,22 @@ def test_a_box_s_checksum_goes_in_without_its_kind() -> None:
     text = render.vagrantfile(planned(raw, HOSTS["libvirt"]))
     assert f'box_download_checksum = "{digest}"' in text
     assert 'box_download_checksum_type = "sha256"' in text
+
+
+def test_an_emulated_machine_says_so_where_our_boot_loader_looks() -> None:
+    fast, slow = (
+        render.vagrantfile(
+            planned({"provider": "libvirt"}, replace(HOSTS["libvirt"], kvm_boots=it))
+        )
+        for it in (True, False)
+    )
+    found = re.search(r'domain\.sysinfo = \{ "oem strings" => \["(.+)"\] \}', slow)
+    assert found
+    assert 'domain.driver = "qemu"' in slow
+    assert "sysinfo" not in fast
+    assert 'domain.driver = "kvm"' in fast
+    loader = (DATA / "machine/boot/grub/grub.cfg").read_text("utf-8")
+    assert f'[ "$said" = "{found[1]}" ]' in loader
 
 
 def test_containers_are_given_no_more_cpus_than_the_host_has() -> None:
