@@ -53,19 +53,7 @@ class Retire:
         if made is None:
             return
         gone, data = leftover(made, run.plan), lost(made, run.plan)
-        ways = list(dict.fromkeys(_way(made, name) for name in gone))
-        several = len(ways) > 1 or data or made.machines
-        nodes = [f"{_way(made, n)} {_called(made, n)}" for n in gone] if several else ways
-        todo = [*nodes, *map(_removal, data)]
-        question = f"lab.yaml has no {', '.join([*gone, *data])} any more: {', '.join(todo)}?"
-        if not run.consent(question):
-            end = "reset" if made.machines else "destroyed, with what is on its disk"
-            named = ", ".join(_called(made, name) for name in gone)
-            whats = [f"{named} would be {end}"] if gone else []
-            whats += [f"{name} would go, and with it {HOLDERS[name]}" for name in data]
-            fix = "answer yes, give --yes, or put what is missing back into lab.yaml"
-            found = [Finding("host.no-consent", "error", w, "not confirmed", fix) for w in whats]
-            raise HostError(found)
+        _ask(run, made, gone, data)
         if not gone:
             run.conclude(f"{', '.join(data)} will go")
             return
@@ -100,6 +88,23 @@ class Retire:
             raise BootError(
                 Finding("boot.retire", "error", what, fix=fix), error.details
             ) from error
+
+
+def _ask(run: Run, made: Plan, gone: list[str], data: list[str]) -> None:
+    """Ask whether nodes and add-ons may go. Raises HostError: not confirmed."""
+    ways = list(dict.fromkeys(_way(made, name) for name in gone))
+    several = len(ways) > 1 or data or made.machines
+    nodes = [f"{_way(made, n)} {_called(made, n)}" for n in gone] if several else ways
+    todo = [*nodes, *map(_removal, data)]
+    question = f"lab.yaml has no {', '.join([*gone, *data])} any more: {', '.join(todo)}?"
+    if not run.consent(question):
+        end = "reset" if made.machines else "destroyed, with what is on its disk"
+        named = ", ".join(_called(made, name) for name in gone)
+        whats = [f"{named} would be {end}"] if gone else []
+        whats += [f"{name} would go, and with it {HOLDERS[name]}" for name in data]
+        fix = "answer yes, give --yes, or put what is missing back into lab.yaml"
+        found = [Finding("host.no-consent", "error", w, "not confirmed", fix) for w in whats]
+        raise HostError(found)
 
 
 def leftover(made: Plan | None, wanted: Plan) -> list[str]:
