@@ -164,6 +164,8 @@ class Shop:
     def prune(self) -> list[Entry]:
         """Remove those of our own boxes that no machine was made from, after asking; give them.
 
+        libvirt's own copy in its pool goes with them, unless a disk stands on it.
+
         Raises HostError: not confirmed.
         """
         unused = [entry for entry, labs in self.listed(everything=False) if not labs]
@@ -177,6 +179,8 @@ class Shop:
             raise HostError(Finding("host.no-consent", "error", what, "not confirmed", fix))
         for entry in unused:
             boxes.remove(self.run.tools.shell, entry.box, self._tool)
+            if entry.box.provider == "libvirt":
+                self.run.tools.libvirt.remove_base(entry.box.name)
         return unused
 
     def _guest(self, name: str) -> Guest:

@@ -25,6 +25,7 @@ from labwright.supplies.base import own_box
 from labwright.tools import boxes, bundles
 from labwright.tools.boxes import PACKAGE
 from labwright.tools.bundle_serve import serving_bundle
+from labwright.tools.libvirt import Libvirt
 from labwright.tools.shell import Shell
 from labwright.tools.store import Store
 from labwright.tools.workdir import cache
@@ -142,7 +143,12 @@ def test_a_served_bundle_is_a_catalogue_that_vagrant_reads(
             shop().add(f"{url}/boxes/other.json", "", "")
 
 
-def test_a_box_that_a_lab_uses_is_never_removed(shop: Callable[..., Shop], tmp_path: Path) -> None:
+def test_a_box_that_a_lab_uses_is_never_removed(
+    shop: Callable[..., Shop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+    # A pool of this computer is nobody's but its user's.
+    monkeypatch.setattr(Libvirt, "remove_base", lambda _self, name: taken.append(name))
     made = shop().build(PROVIDERS, "debian-12")
     assert len(shop().add("", "", "")) == 2
     index = tmp_path / "vagrant/data/machine-index/index"
@@ -159,6 +165,11 @@ def test_a_box_that_a_lab_uses_is_never_removed(shop: Callable[..., Shop], tmp_p
     assert gone.box.provider == "virtualbox"
     assert listed() == {(NAME, "libvirt")}
     assert shop(yes=True).prune() == []
+    assert taken == []
+    index.unlink()
+    (last,) = shop(yes=True).prune()
+    assert last.box.provider == "libvirt"
+    assert taken == [NAME]
 
 
 def test_a_lab_adds_its_own_box_once_and_a_plain_file_under_its_version(
