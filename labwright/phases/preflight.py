@@ -32,6 +32,7 @@ from labwright.tools import (
     kvmprobe,
     labs,
     libvirt,
+    procfs,
     workdir,
 )
 from labwright.tools.bundle_files import manifest_of
@@ -355,6 +356,26 @@ def lacking(made: Plan, facts: HostFacts, tools: Tools) -> Lacking:
     return Lacking(tuple(sorted(wanted)), stopped, libvirt_stopped, not facts.systemd)
 
 
+def wake(run: Run) -> None:
+    """Start, with the user's consent, what a made lab's machines live in: Docker or libvirt.
+
+    Where no systemd runs neither comes back with the computer. Raises HostError.
+    """
+    provider = run.plan.provider
+    version, why = run.tools.docker.api() if provider == "docker" else ("", "")
+    if version is None and DENIED in why.lower():
+        raise HostError(denied(why))
+    stopped = Lacking(
+        packages=(),
+        docker_stopped=version is None,
+        libvirt_stopped=provider == "libvirt" and libvirt.reached() == "absent",
+        own_settings=not procfs.systemd(),
+    )
+    if stopped:
+        _agree(run, stopped)
+        _start(run, stopped)
+
+
 def with_host_packages(run: Run, artifacts: Iterable[Artifact]) -> None:
     """Install, with the user's consent, what making these needs on the host. Raises HostError."""
     facts = host.facts(run.tools.shell)
@@ -395,6 +416,14 @@ def _mend(run: Run, missing: Lacking, facts: HostFacts) -> None:
         words = " ".join(apt.command(missing.packages))
         what = f"this host lacks {', '.join(missing.packages)}"
         raise HostError(Finding("host.packages", "error", what, fix=words))
+    _agree(run, missing)
+    if missing.packages:
+        run.say(f"install {' '.join(missing.packages)}")
+        apt.install(run.tools.shell, missing.packages, run.tool)
+    _start(run, missing)
+
+
+def _agree(run: Run, missing: Lacking) -> None:
     question = "This host needs: " + "; ".join(missing.sentences()) + ". Go ahead?"
     if not run.consent(question):
         fix = "answer yes, give --yes, or do it yourself: " + "; ".join(_by_hand(missing))
@@ -407,9 +436,9 @@ def _mend(run: Run, missing: Lacking, facts: HostFacts) -> None:
                 fix,
             )
         )
-    if missing.packages:
-        run.say(f"install {' '.join(missing.packages)}")
-        apt.install(run.tools.shell, missing.packages, run.tool)
+
+
+def _start(run: Run, missing: Lacking) -> None:
     if missing.docker_stopped and not run.tools.docker.api()[0]:
         run.say("start Docker")
         run.tools.docker.start(workdir.cache() / "dockerd.log")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from labwright import kubeconfig
 from labwright.errors import HostError
 from labwright.names import domain_name, management_name, network_name
-from labwright.phases import existing
+from labwright.phases import existing, preflight
 from labwright.phases.base import Run
 from labwright.providers import PROVIDERS
 
@@ -69,6 +69,7 @@ class Destroy:
         if run.workdir.exists and run.plan.machines:
             existing.reset(run, [node.name for node in run.plan.nodes])
         elif run.workdir.exists:
+            preflight.wake(run)
             run.vagrant.destroy(run.tool)
         if not run.workdir.exists or PROVIDERS[run.plan.provider].caps.own_network:
             run.tools.docker.remove(run.workdir.path)

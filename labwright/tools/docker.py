@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from labwright.errors import BootError, Finding, HostError
+from labwright.tools import procfs
 from labwright.tools.shell import Shell, ToolError
 
 START_DEADLINE = 60.0
@@ -58,7 +59,7 @@ class Docker:
         that may not raise limits. Raises HostError when no daemon answers within a minute.
         """
         sudo = [] if os.geteuid() == 0 else ["sudo"]
-        if Path("/run/systemd/system").is_dir():
+        if procfs.systemd():
             self._shell.run([*sudo, "systemctl", "start", "docker"], check=False, terminal=True)
         else:
             log.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from labwright.errors import LabError
 from labwright.model import HostFacts, Tool
-from labwright.tools import libvirt, networks, programs, workdir
+from labwright.tools import libvirt, networks, procfs, programs, workdir
 from labwright.tools.docker import Docker
 from labwright.tools.shell import Shell
 
@@ -62,7 +62,7 @@ def facts(shell: Shell) -> HostFacts:
             apt_installed=installed.result(),
             nfs=mounts_nfs(Path("/")),
             libvirt=libvirt.reached(),
-            systemd=Path("/run/systemd/system").is_dir(),
+            systemd=procfs.systemd(),
             upstream={name: job.result() for name, job in vendors.items()},
             permitted=networks.permitted(Path("/etc/vbox/networks.conf")),
             mtu=mtu,

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from labwright.errors import BootError, Finding, HostError
+from labwright.tools import procfs
 from labwright.tools.shell import Shell
 from labwright.tools.workdir import write
 
@@ -47,7 +48,7 @@ class Libvirt:
         """
         sudo = [] if os.geteuid() == 0 else ["sudo"]
         log = folder / "libvirtd.log"
-        if Path("/run/systemd/system").is_dir():
+        if procfs.systemd():
             self._shell.run([*sudo, "systemctl", "start", "libvirtd"], check=False, terminal=True)
         else:
             folder.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,11 @@ def number(path: Path) -> int | None:
     return int(found) if found.isdigit() else None
 
 
+def systemd(root: Path = Path("/")) -> bool:
+    """Whether systemd runs, as sd_booted(3) tells it."""
+    return (root / "run/systemd/system").is_dir()
+
+
 def meminfo(root: Path) -> dict[str, int]:
     """Give /proc/meminfo in kB."""
     rows = re.findall(r"^(\w+):\s+(\d+) kB$", text(root / "proc/meminfo"), re.MULTILINE)

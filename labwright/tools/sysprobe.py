@@ -38,7 +38,7 @@ def measure(root: Path) -> System:
         locale=named,
         utf8=utf8,
         wsl="microsoft" in procfs.text(root / "proc/sys/kernel/osrelease").lower(),
-        systemd=(root / "run/systemd/system").is_dir(),
+        systemd=procfs.systemd(root),
         dead_sources=tuple(_dead_sources(root)),
         boxes=_boxes(),
     )

@@ -35,13 +35,14 @@ from labwright.phases.preflight import (
     refuse_drift,
     roles_digest,
     to_build,
+    wake,
     with_kept_pins,
 )
 from labwright.plan import pinned
 from labwright.providers import PROVIDERS
 from labwright.recipes import HOST_PACKAGES, pins
 from labwright.render import ROOT
-from labwright.tools import bundle_fetch, bundles, checkup, kvmprobe
+from labwright.tools import bundle_fetch, bundles, checkup, kvmprobe, libvirt
 from labwright.tools import host as measuring
 from labwright.tools.bundle_bytes import ignore
 from labwright.tools.bundle_serve import serving_bundle
@@ -234,14 +235,16 @@ def test_kvm_is_tried_only_where_machines_may_be_made_on_it(
     assert facts.kvm_boots is (False if tried else None)
 
 
-def run(tools: Tools, root: Path, *, consent: bool) -> tuple[Run, list[str]]:
+def run(
+    tools: Tools, root: Path, *, consent: bool, plan: Plan | None = None
+) -> tuple[Run, list[str]]:
     asked: list[str] = []
 
     def answer(question: str) -> bool:
         asked.append(question)
         return consent
 
-    return run_of(root, tools=tools, consent=answer), asked
+    return run_of(root, plan, tools=tools, consent=answer), asked
 
 
 def test_without_consent_nothing_is_started(tools: Tools, tmp_path: Path) -> None:
@@ -265,6 +268,47 @@ def test_with_consent_docker_is_started_once(tools: Tools, tmp_path: Path) -> No
     _mend(here, Lacking((), True), DEBIAN)
     assert isinstance(tools.docker, StoppedDocker)
     assert tools.docker.started == 1
+
+
+@pytest.mark.parametrize("provider", ["docker", "libvirt"])
+def test_what_a_lab_s_machines_live_in_is_started_before_they_go(
+    tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    state = {"libvirt": "absent"}
+    started: list[Path] = []
+
+    def start(_libvirt: libvirt.Libvirt, folder: Path) -> None:
+        started.append(folder)
+        state["libvirt"] = "answers"
+
+    monkeypatch.setattr(libvirt, "reached", lambda: state["libvirt"])
+    monkeypatch.setattr(libvirt.Libvirt, "start", start)
+    host = HOSTS["libvirt"] if provider == "libvirt" else DEBIAN
+    plan = planned({"provider": provider}, host)
+    no, asked = run(tools, tmp_path, consent=False, plan=plan)
+    with pytest.raises(HostError) as caught:
+        wake(no)
+    assert caught.value.findings[0].id == "host.no-consent"
+    yes, again = run(tools, tmp_path, consent=True, plan=plan)
+    wake(yes)
+    wake(yes)
+    assert len(asked) == len(again) == 1
+    assert f"start {provider.replace('d', 'D')}" in again[0]
+    assert isinstance(tools.docker, StoppedDocker)
+    assert (tools.docker.started, len(started)) == ((1, 0) if provider == "docker" else (0, 1))
+
+
+def test_a_docker_that_refuses_this_user_is_not_started(tools: Tools, tmp_path: Path) -> None:
+    class Denied(StoppedDocker):
+        def api(self) -> tuple[str | None, str]:
+            return None, "permission denied while trying to connect to the Docker daemon socket"
+
+    docker = Denied()
+    here, asked = run(replace(tools, docker=docker), tmp_path, consent=True, plan=planned())
+    with pytest.raises(HostError) as caught:
+        wake(here)
+    assert "docker" in caught.value.findings[0].id
+    assert (asked, docker.started) == ([], 0)
 
 
 def test_a_host_without_apt_is_told_what_it_lacks(tools: Tools, tmp_path: Path) -> None:
