@@ -92,6 +92,8 @@ def void(_value: object) -> None:
     """Take a value and give none."""
 
 
+# Of a first scan; one that is cut off has the machine do its part of the work in vain.
+SCAN_SECONDS = 5
 # Nobody is there to answer questions.
 _AT_ONCE = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=10")
 
@@ -122,13 +124,16 @@ def key_lines(text: str) -> list[str]:
 
 
 def _scan(shell: Shell, machine: Machine, end: float) -> str:
-    words = ["ssh-keyscan", "-T", "5", "-t", "ed25519", "-p", str(machine.port), machine.host]
+    seconds = SCAN_SECONDS
     while True:
-        result = shell.run(words, check=False)
+        words = ["ssh-keyscan", "-T", str(seconds), "-t", "ed25519", "-p", str(machine.port)]
+        result = shell.run([*words, machine.host], check=False)
         if result.out.strip():
             return result.out
         if time.monotonic() > end:
             what = f"{machine.name} shows no ssh host key at {machine.host}:{machine.port}"
             why = (result.tail(1) or ("no answer",))[0]
             raise BootError(Finding("boot.no-host-key", "error", what, f"last seen: {why}"))
+        # One that is emulated may take longer to agree on a key than any scan of five seconds.
+        seconds *= 2
         time.sleep(0.3)

@@ -115,6 +115,17 @@ def test_ssh_refuses_a_machine_with_another_key(machine: Machine, tmp_path: Path
     assert caught.value.result.code == 255
 
 
+def test_a_slow_machine_is_given_longer_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = tmp_path / "ssh-keyscan"
+    scan.write_text('#!/bin/sh\n[ "$2" -lt 20 ] || echo "slow ssh-ed25519 AAAA after $2"\n')
+    scan.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    slow = Machine("cp1", HOME, 22, "vagrant", "/k")
+    assert host_keys(Shell(), [slow]) == "slow ssh-ed25519 AAAA after 20\n"
+
+
 def test_a_machine_that_shows_no_key_is_named() -> None:
     want("ssh-keyscan")
     nobody = Machine("w1", HOME, free_port(), "vagrant", "/k")

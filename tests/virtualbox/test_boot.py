@@ -51,7 +51,7 @@ def nat_only(text: str) -> str:
 @pytest.fixture
 def run(machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A run of a lab of two nodes, from our own box, on a VirtualBox that emulates."""
-    made = planned(
+    plan = planned(
         {
             "name": "vb",
             "provider": "virtualbox",
@@ -62,6 +62,7 @@ def run(machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         },
         VIRTUALBOX,
     )
+    made = replace(plan, facts=replace(plan.facts, emulated=True))
     assert made.own_box
     ported = (n if n.ssh_port else replace(n, ssh_port=2310 + i) for i, n in enumerate(made.nodes))
     run = lab(tmp_path, replace(made, nodes=tuple(ported)))
