@@ -10,8 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from labwright.errors import Finding, HostError
 from labwright.model import Artifact
+from labwright.phases import preflight
 from labwright.phases.bake import ENTRYPOINT, converge
 from labwright.phases.base import Run
 from labwright.phases.fetch import recheck
@@ -39,15 +39,13 @@ def identity(run: Run) -> str:
 def bake_machine(run: Run) -> Path:
     """Give a store's entry with the baked box of the plan's provider, made if it is not there.
 
-    Needs Docker, whose daemon must run. Raises HostError, SupplyError, ConvergeError.
+    Needs Docker, and starts it after asking. Raises HostError, SupplyError, ConvergeError.
     """
     plan, store = run.plan, run.tools.store
     name = OWN_BOXES[plan.provider]
     place = f"{name}-baked-{identity(run)}"
-    version, why = run.tools.docker.api()
-    if not store.has(place) and not version:
-        what, fix = "baking a box needs Docker", "start it: sudo systemctl start docker"
-        raise HostError(Finding("host.docker.not-started", "error", what, why, fix))
+    if not store.has(place):
+        preflight.wake(run, "docker")
 
     def build(work: Path, out: Path) -> None:
         root = work / "baked"

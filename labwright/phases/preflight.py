@@ -33,6 +33,7 @@ from labwright.tools import (
     labs,
     libvirt,
     procfs,
+    programs,
     workdir,
 )
 from labwright.tools.bundle_files import manifest_of
@@ -122,7 +123,7 @@ class Preflight:
         _refuse_taken_name(run, made, facts)
         missing = lacking(made, facts, run.tools)
         if missing:
-            _mend(run, missing, facts)
+            _mend(run, missing, apt_here="apt-get" in facts.tools)
             facts = measure(run.tools, run.spec)
             made = make(run, facts, bundled)
         made = _pinned(run, made, facts)
@@ -356,24 +357,23 @@ def lacking(made: Plan, facts: HostFacts, tools: Tools) -> Lacking:
     return Lacking(tuple(sorted(wanted)), stopped, libvirt_stopped, not facts.systemd)
 
 
-def wake(run: Run) -> None:
-    """Start, with the user's consent, what a made lab's machines live in: Docker or libvirt.
+def wake(run: Run, daemon: str) -> None:
+    """Have ``docker`` or ``libvirt`` run, with the user's consent; nothing for another word.
 
     Where no systemd runs neither comes back with the computer. Raises HostError.
     """
-    provider = run.plan.provider
-    version, why = run.tools.docker.api() if provider == "docker" else ("", "")
+    shell = run.tools.shell
+    version, why = run.tools.docker.api() if daemon == "docker" else ("", "")
     if version is None and DENIED in why.lower():
         raise HostError(denied(why))
-    stopped = Lacking(
-        packages=(),
+    missing = Lacking(
+        packages=("docker.io",) if version is None and not programs.which("dockerd") else (),
         docker_stopped=version is None,
-        libvirt_stopped=provider == "libvirt" and libvirt.reached() == "absent",
+        libvirt_stopped=daemon == "libvirt" and libvirt.reached() == "absent",
         own_settings=not procfs.systemd(),
     )
-    if stopped:
-        _agree(run, stopped)
-        _start(run, stopped)
+    if missing:
+        _mend(run, missing, apt_here=shell.has("apt-get"))
 
 
 def with_host_packages(run: Run, artifacts: Iterable[Artifact]) -> None:
@@ -381,7 +381,7 @@ def with_host_packages(run: Run, artifacts: Iterable[Artifact]) -> None:
     facts = host.facts(run.tools.shell)
     missing = Lacking(tuple(sorted(_recipes_lack(artifacts, facts))), docker_stopped=False)
     if missing:
-        _mend(run, missing, facts)
+        _mend(run, missing, apt_here="apt-get" in facts.tools)
 
 
 def _recipes_lack(artifacts: Iterable[Artifact], facts: HostFacts) -> set[str]:
@@ -411,19 +411,11 @@ def to_build(made: Plan, tools: Tools) -> list[Artifact]:
     return [a for a in made.artifacts if a.id in wanted]
 
 
-def _mend(run: Run, missing: Lacking, facts: HostFacts) -> None:
-    if missing.packages and "apt-get" not in facts.tools:
+def _mend(run: Run, missing: Lacking, *, apt_here: bool) -> None:
+    if missing.packages and not apt_here:
         words = " ".join(apt.command(missing.packages))
         what = f"this host lacks {', '.join(missing.packages)}"
         raise HostError(Finding("host.packages", "error", what, fix=words))
-    _agree(run, missing)
-    if missing.packages:
-        run.say(f"install {' '.join(missing.packages)}")
-        apt.install(run.tools.shell, missing.packages, run.tool)
-    _start(run, missing)
-
-
-def _agree(run: Run, missing: Lacking) -> None:
     question = "This host needs: " + "; ".join(missing.sentences()) + ". Go ahead?"
     if not run.consent(question):
         fix = "answer yes, give --yes, or do it yourself: " + "; ".join(_by_hand(missing))
@@ -436,9 +428,9 @@ def _agree(run: Run, missing: Lacking) -> None:
                 fix,
             )
         )
-
-
-def _start(run: Run, missing: Lacking) -> None:
+    if missing.packages:
+        run.say(f"install {' '.join(missing.packages)}")
+        apt.install(run.tools.shell, missing.packages, run.tool)
     if missing.docker_stopped and not run.tools.docker.api()[0]:
         run.say("start Docker")
         run.tools.docker.start(workdir.cache() / "dockerd.log")

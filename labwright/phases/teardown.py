@@ -69,7 +69,7 @@ class Destroy:
         if run.workdir.exists and run.plan.machines:
             existing.reset(run, [node.name for node in run.plan.nodes])
         elif run.workdir.exists:
-            preflight.wake(run)
+            preflight.wake(run, run.plan.provider)
             run.vagrant.destroy(run.tool)
         if not run.workdir.exists or PROVIDERS[run.plan.provider].caps.own_network:
             run.tools.docker.remove(run.workdir.path)

@@ -42,7 +42,7 @@ from labwright.plan import pinned
 from labwright.providers import PROVIDERS
 from labwright.recipes import HOST_PACKAGES, pins
 from labwright.render import ROOT
-from labwright.tools import bundle_fetch, bundles, checkup, kvmprobe, libvirt
+from labwright.tools import bundle_fetch, bundles, checkup, kvmprobe, libvirt, programs
 from labwright.tools import host as measuring
 from labwright.tools.bundle_bytes import ignore
 from labwright.tools.bundle_serve import serving_bundle
@@ -235,23 +235,20 @@ def test_kvm_is_tried_only_where_machines_may_be_made_on_it(
     assert facts.kvm_boots is (False if tried else None)
 
 
-def run(
-    tools: Tools, root: Path, *, consent: bool, plan: Plan | None = None
-) -> tuple[Run, list[str]]:
+def run(tools: Tools, root: Path, *, consent: bool) -> tuple[Run, list[str]]:
     asked: list[str] = []
 
     def answer(question: str) -> bool:
         asked.append(question)
         return consent
 
-    return run_of(root, plan, tools=tools, consent=answer), asked
+    return run_of(root, tools=tools, consent=answer), asked
 
 
 def test_without_consent_nothing_is_started(tools: Tools, tmp_path: Path) -> None:
     here, asked = run(tools, tmp_path, consent=False)
-    host = replace(DEBIAN, tools={"apt-get": Tool("/usr/bin/apt-get")})
     with pytest.raises(HostError) as caught:
-        _mend(here, Lacking(("docker.io",), True), host)
+        _mend(here, Lacking(("docker.io",), True), apt_here=True)
     (finding,) = caught.value.findings
     assert finding.id == "host.no-consent"
     assert "docker.io" in finding.fix
@@ -264,8 +261,8 @@ def test_without_consent_nothing_is_started(tools: Tools, tmp_path: Path) -> Non
 
 def test_with_consent_docker_is_started_once(tools: Tools, tmp_path: Path) -> None:
     here, _ = run(tools, tmp_path, consent=True)
-    _mend(here, Lacking((), True), DEBIAN)
-    _mend(here, Lacking((), True), DEBIAN)
+    _mend(here, Lacking((), True), apt_here=True)
+    _mend(here, Lacking((), True), apt_here=True)
     assert isinstance(tools.docker, StoppedDocker)
     assert tools.docker.started == 1
 
@@ -281,17 +278,16 @@ def test_what_a_lab_s_machines_live_in_is_started_before_they_go(
         started.append(folder)
         state["libvirt"] = "answers"
 
+    monkeypatch.setattr(programs, "which", str)
     monkeypatch.setattr(libvirt, "reached", lambda: state["libvirt"])
     monkeypatch.setattr(libvirt.Libvirt, "start", start)
-    host = HOSTS["libvirt"] if provider == "libvirt" else DEBIAN
-    plan = planned({"provider": provider}, host)
-    no, asked = run(tools, tmp_path, consent=False, plan=plan)
+    no, asked = run(tools, tmp_path, consent=False)
     with pytest.raises(HostError) as caught:
-        wake(no)
+        wake(no, provider)
     assert caught.value.findings[0].id == "host.no-consent"
-    yes, again = run(tools, tmp_path, consent=True, plan=plan)
-    wake(yes)
-    wake(yes)
+    yes, again = run(tools, tmp_path, consent=True)
+    wake(yes, provider)
+    wake(yes, provider)
     assert len(asked) == len(again) == 1
     assert f"start {provider.replace('d', 'D')}" in again[0]
     assert isinstance(tools.docker, StoppedDocker)
@@ -304,9 +300,9 @@ def test_a_docker_that_refuses_this_user_is_not_started(tools: Tools, tmp_path: 
             return None, "permission denied while trying to connect to the Docker daemon socket"
 
     docker = Denied()
-    here, asked = run(replace(tools, docker=docker), tmp_path, consent=True, plan=planned())
+    here, asked = run(replace(tools, docker=docker), tmp_path, consent=True)
     with pytest.raises(HostError) as caught:
-        wake(here)
+        wake(here, "docker")
     assert "docker" in caught.value.findings[0].id
     assert (asked, docker.started) == ([], 0)
 
@@ -314,7 +310,7 @@ def test_a_docker_that_refuses_this_user_is_not_started(tools: Tools, tmp_path: 
 def test_a_host_without_apt_is_told_what_it_lacks(tools: Tools, tmp_path: Path) -> None:
     here, asked = run(tools, tmp_path, consent=True)
     with pytest.raises(HostError) as caught:
-        _mend(here, Lacking(("qemu-system-x86",), False), replace(DEBIAN, tools={}))
+        _mend(here, Lacking(("qemu-system-x86",), False), apt_here=False)
     assert "qemu-system-x86" in caught.value.findings[0].what
     assert asked == []
 
