@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -22,6 +23,19 @@ MTU_OPTION = "com.docker.network.driver.mtu"
 NAME_OPTION = "com.docker.network.bridge.name"
 
 DENIED = "permission denied"
+
+
+def forget_dead_containerd(root: Path = Path("/")) -> None:
+    """Remove the pid file of dockerd's containerd where that process is none.
+
+    Where /run outlives the computer's rest the number is another process's by then. dockerd takes
+    it for its containerd and waits for it in vain (moby/moby#40292).
+    """
+    file = root / "run/docker/containerd/containerd.pid"
+    pid = procfs.number(file)
+    if pid and "containerd" not in procfs.text(root / "proc" / str(pid) / "comm"):
+        with contextlib.suppress(OSError):
+            file.unlink()
 
 
 def denied(why: str) -> Finding:
@@ -65,6 +79,7 @@ class Docker:
             log.parent.mkdir(parents=True, exist_ok=True)
             if sudo:
                 self._shell.run(["sudo", "--validate"], terminal=True)
+            forget_dead_containerd()
             self._shell.detach([*sudo, "dockerd"], log)
         deadline = time.monotonic() + START_DEADLINE
         while time.monotonic() < deadline:

@@ -46,7 +46,7 @@ from labwright.tools import bundle_fetch, bundles, checkup, kvmprobe, libvirt, p
 from labwright.tools import host as measuring
 from labwright.tools.bundle_bytes import ignore
 from labwright.tools.bundle_serve import serving_bundle
-from labwright.tools.docker import Docker
+from labwright.tools.docker import Docker, forget_dead_containerd
 from labwright.tools.download import Http
 from labwright.tools.shell import Shell
 from labwright.tools.store import Store
@@ -292,6 +292,23 @@ def test_what_a_lab_s_machines_live_in_is_started_before_they_go(
     assert f"start {provider.replace('d', 'D')}" in again[0]
     assert isinstance(tools.docker, StoppedDocker)
     assert (tools.docker.started, len(started)) == ((1, 0) if provider == "docker" else (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("comm", "kept"), [("containerd\n", True), ("VirtualBoxVM\n", False), (None, False)]
+)
+def test_the_containerd_of_before_the_computer_went_off_is_not_waited_for(
+    tmp_path: Path, comm: str | None, kept: bool
+) -> None:
+    forget_dead_containerd(tmp_path)
+    file = tmp_path / "run/docker/containerd/containerd.pid"
+    file.parent.mkdir(parents=True)
+    file.write_text("25424")
+    if comm:
+        (tmp_path / "proc/25424").mkdir(parents=True)
+        (tmp_path / "proc/25424/comm").write_text(comm)
+    forget_dead_containerd(tmp_path)
+    assert file.exists() is kept
 
 
 def test_a_docker_that_refuses_this_user_is_not_started(tools: Tools, tmp_path: Path) -> None:
