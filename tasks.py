@@ -193,7 +193,7 @@ PROVIDER = "libvirt, virtualbox, docker (an image to load), or all"
 @task(
     help={
         "provider": PROVIDER,
-        "guest": "debian-12 or debian-13",
+        "guest": "debian-12, debian-13 or ubuntu-24.04",
         "baked": "with what this lab is made of inside: packages and images; needs Docker",
         "lab": LAB["lab"],
         "to": "copy it into this folder, with a catalogue that Vagrant reads",

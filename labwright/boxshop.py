@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from labwright import catalog, keys
-from labwright.boxes import OWNER, own_name, own_version
+from labwright.boxes import NO_FILE, OWNER, own_name, own_version
 from labwright.catalog import Guest
 from labwright.errors import Finding, HostError, SpecError, errors
 from labwright.events import Event
@@ -132,11 +132,13 @@ class Shop:
         """Add boxes to Vagrant's list; give ``name version (provider)`` of each.
 
         ``source`` is a folder of ``box.build --to``, a catalogue, a .box file, or empty for what
-        the store has of our own. Raises SpecError, BootError.
+        the store has of our own. Raises SpecError, SupplyError.
         """
         before = set(boxes.had())
         path = Path(source).expanduser()
         if not source:
+            if provider not in {"", *OWN_BOXES}:
+                raise SpecError(_no_box_for(provider, OWN_BOXES))
             built = [b for b in self._stored() if provider in {"", b.provider}]
             if not built:
                 raise SpecError(_nothing("no box of our own is built yet", "./invokew box.build"))
@@ -147,6 +149,9 @@ class Shop:
             self._from_folder(path, provider)
         elif urlsplit(source).path.endswith(".json"):
             self._from_catalogue(source, provider)
+        elif boxes.source(source) == NO_FILE:
+            what = f"there is no file {path}"
+            raise SpecError(_nothing(what, "name a .box file, a catalogue, or a folder with one"))
         else:
             self._plain(source, provider, name)
         found = sorted(set(boxes.had()) - before, key=str)
@@ -176,7 +181,8 @@ class Shop:
         if not self.run.consent(f"Remove {names} from Vagrant's list: {size} MB?"):
             fix = "answer yes, or give --yes"
             what = "the boxes were left as they are"
-            raise HostError(Finding("host.no-consent", "error", what, "not confirmed", fix))
+            why = f"not confirmed for {names}: {size} MB"
+            raise HostError(Finding("host.no-consent", "error", what, why, fix))
         for entry in unused:
             boxes.remove(self.run.tools.shell, entry.box, self._tool)
             if entry.box.provider == "libvirt":
@@ -258,7 +264,9 @@ class Shop:
             for offer in offers:
                 if (name, offer.version, offer.provider) not in had:
                     shell = self.run.tools.shell
-                    boxes.add(shell, str(path), offer.provider, self._tool, version=offer.version)
+                    kind, version = offer.provider, offer.version
+                    what = f"{name} {version} ({kind}) from {offer.url}"
+                    boxes.add(shell, str(path), kind, self._tool, version=version, what=what)
 
     def _plain(self, source: str, provider: str, name: str) -> None:
         if not (name and provider):
@@ -292,8 +300,7 @@ def _artifacts(guest: Guest, provider: str) -> tuple[Artifact, ...]:
         if known == provider:
             return own_box(guest, known)
     if provider != "docker":
-        what, fix = f"there is no box for {provider!r}", f"take one of {', '.join(FORMS)}"
-        raise SpecError(Finding("spec.unknown-provider", "error", what, fix=fix))
+        raise SpecError(_no_box_for(provider, FORMS))
     if guest.name != GUEST:
         what = f"containers as nodes are {GUEST} alone"
         raise SpecError(Finding("spec.unknown-guest", "error", what, fix=f"--guest {GUEST}"))
@@ -339,6 +346,11 @@ def _parsed(text: str, where: str) -> tuple[str, list[Offer]]:
         what = f"{where} is not a catalogue of boxes"
         fix = "./invokew box.build --to FOLDER writes one"
         raise SpecError(replace(_nothing(what, fix), why=repr(error)[:200])) from error
+
+
+def _no_box_for(provider: str, known: Iterable[str]) -> Finding:
+    what, fix = f"there is no box for {provider!r}", f"take one of {', '.join(known)}"
+    return Finding("spec.unknown-provider", "error", what, fix=fix)
 
 
 def _nothing(what: str, fix: str) -> Finding:

@@ -85,6 +85,8 @@ def _mend(it: Lab, found: Diagnosis, console: Console) -> Diagnosis:
         if it.options.yes or it.options.ask("Do it?"):
             diagnosis.apply(it.tools, remedy)
             done = True
+        else:
+            console.print("  left as it is: not confirmed (answer yes, or give --yes)")
     return it.doctor() if done else found
 
 

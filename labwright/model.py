@@ -23,6 +23,8 @@ NUMBERS: Mapping[str, range] = {
     "nas": range(111, 121),
     "load_balancer": range(200, 250),
 }
+# Where this computer gives the nodes what they install, while they are made.
+SUPPLY_PORT = 8750
 ProviderName = Literal["virtualbox", "libvirt", "docker", "hosts"]
 SupplyName = Literal["upstream", "packages", "bundle"]
 RancherTls = Literal["lab", "rancher"]

@@ -14,13 +14,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from labwright import catalog, lock
 from labwright.addresses import SPARE_PORTS
 from labwright.lock import Stocked
-from labwright.model import AptSource, Bastion, Machine, Node, Plan, Role
+from labwright.model import SUPPLY_PORT, AptSource, Bastion, Machine, Node, Plan, Role
 from labwright.names import management_name, network_name
 from labwright.providers import PROVIDERS
 from labwright.supplies.base import ROLE_ARTIFACTS, ROLE_PACKAGES, named
 
 ROOT = Path(__file__).resolve().parent.parent
-SUPPLY_PORT = 8750
 # Of every node, in Kubernetes' range of node ports.
 REGISTRY_PORT = 30500
 # Where a registry's API is, if not under the registry's own name

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import get_args
 
 from labwright import addresses, machines
-from labwright.errors import Finding, HostError, LabError, errors
+from labwright.errors import Finding, HostError, LabError, SpecError, errors
 from labwright.model import (
     CLUSTER_ROLES,
     NUMBERS,
+    SUPPLY_PORT,
     Choice,
     HostFacts,
     Node,
@@ -58,18 +59,21 @@ def _made(given: Inputs, provider: Provider) -> Site:
     ground = _ground(given, provider)
     networks = addresses.settle(ground)
     ports, port_choices = _ports(given, provider)
+    nodes = tuple(_nodes(ground, networks, ports))
+    if found := list(_balanced(spec, networks.subnet, nodes)):
+        raise SpecError(found)
     mtu, mtu_choice = addresses.mtu(host)
     return Site(
         spec=spec,
         software=software,
         networks=networks,
-        nodes=tuple(_nodes(ground, networks, ports)),
+        nodes=nodes,
         facts=provider.node_facts(host),
         host_address=networks.subnet.network_address + 1,
         nameservers=host.nameservers,
         mtu=mtu,
         choices=(*software.choices, *networks.choices, *port_choices, mtu_choice),
-        warnings=(*software.warnings, *networks.warnings, *_tight(spec, host)),
+        warnings=(*software.warnings, *networks.warnings, *_tight(spec, host), *_busy(host)),
     )
 
 
@@ -122,6 +126,36 @@ def _nodes(
             pods=next(slices) if wanted.role in CLUSTER_ROLES else None,
             mac=macs[wanted.name],
             ssh_port=ports.get(wanted.name, 0),
+        )
+
+
+def _balanced(spec: Spec, subnet: IPv4Network, nodes: Iterable[Node]) -> Iterable[Finding]:
+    """Find what keeps lab.yaml's own range from being given to services."""
+    if not spec.load_balancer:
+        return
+    first, last = spec.load_balancer
+    ours = {"this computer": subnet[1], **{node.name: node.address.ip for node in nodes}}
+    inside = [f"{name} has {address}" for name, address in ours.items() if first <= address <= last]
+    if first <= subnet[0] or last >= subnet[-1] or inside:
+        numbers = NUMBERS["load_balancer"]
+        yield Finding(
+            "spec.load-balancer",
+            "error",
+            f"{first}-{last} cannot be given to services",
+            "; ".join(inside) or f"it is not inside {subnet}, the lab's network",
+            f"a range such as {subnet[numbers[0]]}-{subnet[numbers[-1]]}, or leave the key out",
+            "network.load_balancer",
+        )
+
+
+def _busy(host: HostFacts) -> Iterable[Finding]:
+    if SUPPLY_PORT in host.listening:
+        yield Finding(
+            "host.port-taken",
+            "warning",
+            f"something listens on port {SUPPLY_PORT} here",
+            "the nodes fetch their packages from that port of this computer, on the lab's network",
+            f"end it where it listens on all addresses: ss -ltnp sport = {SUPPLY_PORT} names it",
         )
 
 

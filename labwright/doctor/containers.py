@@ -45,7 +45,9 @@ def stopped(c: Checkup) -> Hit | None:
     """`lab.up` starts it, after asking."""
     if c.host.docker_api or "dockerd" not in c.host.tools or denied.check(c):
         return None
-    return Hit("Docker does not run", c.host.docker_why, "sudo systemctl start docker")
+    by_hand = "; or sudo systemctl start docker" if c.host.systemd else ""
+    fix = f"./invokew lab.up starts it, after asking{by_hand}"
+    return Hit("Docker does not run", c.host.docker_why, fix)
 
 
 @rule(

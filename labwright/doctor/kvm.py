@@ -206,10 +206,11 @@ def libvirt_not_running(c: Checkup) -> Hit | None:
     """`lab.up` starts it, where lab.yaml asks for libvirt."""
     if "virsh" not in c.host.tools or c.libvirt.socket != "absent":
         return None
+    by_hand = "; or sudo systemctl start libvirtd" if c.host.systemd else ""
     return Hit(
         "libvirt's daemon does not run",
         "nothing answers at its socket below /run/libvirt",
-        "sudo systemctl start libvirtd; or let lab.up start it",
+        f"./invokew lab.up starts it, after asking{by_hand}",
     )
 
 

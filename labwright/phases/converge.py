@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from labwright import render
+from labwright.model import SUPPLY_PORT
 from labwright.phases.base import Run
 from labwright.phases.fetch import folders
 from labwright.tools import ansible
@@ -51,7 +52,7 @@ class Converge:
 @contextlib.contextmanager
 def supplied(run: Run) -> Iterator[None]:
     """Serve the supply where the nodes look for it. Raises HostError."""
-    plan, port = run.plan, render.SUPPLY_PORT
+    plan, port = run.plan, SUPPLY_PORT
     # Through a tunnel the nodes have that port, and here any will do.
     with (
         serving(folders(run), str(plan.host_address), 0 if plan.tunnel else port) as url,

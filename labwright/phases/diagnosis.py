@@ -8,12 +8,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from labwright import render
 from labwright.doctor import Checkup, Report, examine
 from labwright.doctor.facts import Wish
 from labwright.doctor.mend import Command, Remedy
 from labwright.errors import Finding, LabError
-from labwright.model import HostFacts, Plan
+from labwright.model import SUPPLY_PORT, HostFacts, Plan
 from labwright.phases import preflight
 from labwright.phases.base import Run, Tools
 from labwright.tools import checkup, host, workdir
@@ -58,9 +57,9 @@ def wish_of(made: Plan | None) -> Wish:
     """Say what a lab wants of the host; without a plan, what any wants."""
     if made is None or made.machines:
         # Machines that are there already take neither memory nor a network of this host.
-        return Wish(ports=(render.SUPPLY_PORT,))
+        return Wish(ports=(SUPPLY_PORT,))
     memory = sum(node.size.memory for node in made.nodes)
-    return Wish(memory, made.subnet, (render.SUPPLY_PORT,))
+    return Wish(memory, made.subnet, (SUPPLY_PORT,))
 
 
 def _prospects(run: Run, facts: HostFacts) -> tuple[Plan | None, tuple[Finding, ...]]:

@@ -16,7 +16,7 @@ from labwright import machines as judging
 from labwright import render
 from labwright.errors import BootError, Finding, HostError
 from labwright.locate import read_plan
-from labwright.model import Existing, Machine, MachineFacts, Plan, Survey
+from labwright.model import SUPPLY_PORT, Existing, Machine, MachineFacts, Plan, Survey
 from labwright.phases.base import Run
 from labwright.tools import ansible, machines
 from labwright.tools.machines import Shown
@@ -221,7 +221,7 @@ def _heard(us: IPv4Address | None) -> Iterator[int]:
     """Listen where the supply will be served, so that machines can try; 0 where we cannot."""
     with contextlib.ExitStack() as stack:
         port = 0
-        for wish in (render.SUPPLY_PORT, 0) if us else ():
+        for wish in (SUPPLY_PORT, 0) if us else ():
             with contextlib.suppress(HostError):
                 url = stack.enter_context(listening(lambda _target: None, str(us), wish))
                 port = int(url.rpartition(":")[2])

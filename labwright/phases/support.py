@@ -13,7 +13,7 @@ from pathlib import Path
 
 from labwright import __version__, known
 from labwright.doctor import Checkup, as_json, examine
-from labwright.errors import Finding, HostError, LabError
+from labwright.errors import Finding, HostError, LabError, SpecError
 from labwright.locate import read_plan
 from labwright.phases.base import Run
 from labwright.phases.boot import read_machines
@@ -58,8 +58,16 @@ ON_CONTROL_PLANE: Mapping[str, str] = {
 
 
 def archive(target: Path, lab: str) -> Path:
-    """Give the archive's path: in a folder it is named after the lab and the time."""
-    if not target.is_dir():
+    """Give the archive's path: in a folder it is named after the lab and the time.
+
+    What does not end in .tar.gz is a folder, there or to be made. Raises SpecError where a file is
+    in the way.
+    """
+    if target.exists() and not target.is_dir():
+        what, why = f"{target} is there already", "what is in a file is never overwritten"
+        fix = "name a folder, or a .tar.gz that is not there yet"
+        raise SpecError(Finding("spec.target-exists", "error", what, why, fix))
+    if target.name.endswith(".tar.gz") and not target.is_dir():
         return target
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     return target / f"labwright-{lab}-{stamp}.tar.gz"

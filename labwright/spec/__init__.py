@@ -46,7 +46,11 @@ def load(path: Path | None) -> Spec:
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(
             Finding(
-                "spec.unreadable", "error", f"{path} cannot be read", str(error), where=str(path)
+                "spec.unreadable",
+                "error",
+                f"{path} cannot be read",
+                error.strerror or "" if isinstance(error, OSError) else "it is no text in UTF-8",
+                "name a file such as lab.yaml",
             )
         ) from error
     try:

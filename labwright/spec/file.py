@@ -14,6 +14,7 @@ from labwright.model import Role, Size
 
 MAX_WORKERS = 50
 _MIB = {"": 1, "M": 1, "MI": 1, "MIB": 1, "G": 1024, "GI": 1024, "GIB": 1024}
+_MIB |= {unit.replace("G", "T"): 1024 * 1024 for unit in ("G", "GI", "GIB")}
 
 
 def _mebibytes(value: object) -> object:
@@ -39,7 +40,7 @@ def _text(value: object) -> object:
     """YAML reads an unquoted 1.20 as the number 1.2: refuse it instead of guessing."""
     if isinstance(value, float):
         # 1.20 reaches us as 1.2, and of what is in a catalog only Kubernetes begins so low.
-        likely = f"{value:.2f}" if value < 2 else f"{value}"
+        likely = f"{value:.2f}" if 1 < value < 2 else f"{value}"
         raise ValueError(f'put the version in quotes, as in "{likely}": YAML read a number')
     return value
 
@@ -112,8 +113,23 @@ _DASHED = {"type": "string", "pattern": r"^[0-9.]+\s*(-\s*[0-9.]+)?$"}
 AddressRange = Annotated[
     tuple[IPv4Address, IPv4Address], BeforeValidator(_range), WithJsonSchema(_DASHED)
 ]
+
+
 # What ssh would take for an option or a user is no host.
-SshHost = Annotated[str, Field(pattern=r"^[A-Za-z0-9][-A-Za-z0-9._]*$", max_length=253)]
+def _host(value: str) -> str:
+    if re.fullmatch(r"[0-9.]+", value):
+        try:
+            IPv4Address(value)
+        except ValueError:
+            raise ValueError("that is no IPv4 address: four numbers from 0 to 255") from None
+    return value
+
+
+SshHost = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][-A-Za-z0-9._]*$", max_length=253),
+    AfterValidator(_host),
+]
 SshUser = Annotated[str, Field(pattern=r"^(|[A-Za-z_][-A-Za-z0-9._]*)$", max_length=64)]
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
 _BLOB = "AAAA[A-Za-z0-9+/]+={0,2}"

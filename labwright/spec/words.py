@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, cast
 
@@ -83,6 +85,8 @@ def _finding(item: Mapping[str, Any], where: str) -> Finding:
         "network.subnet": "a private network such as 192.168.56.0/24, or auto",
         "network.pods": "a private network such as 10.244.0.0/16, or auto",
         "network.services": "a private network such as 10.96.0.0/16, or auto",
+        "box": 'a box such as {name: me/node, version: "1.2.0"}',
+        "box.name": "the name that Vagrant has it by, such as me/node",
         "box.checksum": "sha256: and 64 hexadecimal digits",
         "box.url": "an address with http, https or file, or a path beside lab.yaml",
         "box.version": 'one version in quotes, such as "202510.26.0"',
@@ -95,11 +99,36 @@ def _finding(item: Mapping[str, Any], where: str) -> Finding:
     if loc[0] == "versions":
         hints[where] = 'a version in quotes, such as "2.15" or "2.15.1"'
     hints |= _ssh_hints(where)
-    message = str(item["msg"]).removeprefix("Value error, ")
+    if loc[0] in {"defaults", "nodes"}:
+        hints[where] = _SIZES.get(str(loc[-1]), f"the keys here are {listed(_SIZES)}")
+    message = _said(item)
     what = f"{given!r} is not allowed here" if not isinstance(given, dict) else "wrong shape"
     return Finding(
         f"spec.{kind.replace('_', '-')}", "error", what, message, hints.get(where, ""), where
     )
+
+
+_SIZES = {
+    "cpus": "a whole number from 1 to 64",
+    "memory": "512MiB to 1TiB, such as 2GiB",
+    "disk": "4GiB to 4TiB, such as 20GiB",
+}
+
+
+def _said(item: Mapping[str, Any]) -> str:
+    """Give pydantic's message in words of a person who writes YAML."""
+    kind, given = item["type"], item.get("input")
+    if kind == "model_type":
+        return "it has keys of its own"
+    if kind in {"greater_than_equal", "less_than_equal"} and item["loc"][-1] in {"memory", "disk"}:
+        return "it is too small" if kind.startswith("greater") else "it is too large"
+    if kind == "missing":
+        return f"the key {item['loc'][-1]} is missing"
+    if kind == "ip_v4_network" and isinstance(given, str):
+        with contextlib.suppress(ValueError):
+            whole = IPv4Network(given, strict=False)
+            return f"the network that this address is in is {whole}"
+    return str(item["msg"]).removeprefix("Value error, ")
 
 
 def _ssh_hints(where: str) -> dict[str, str]:
@@ -110,7 +139,7 @@ def _ssh_hints(where: str) -> dict[str, str]:
     key = parts[-1] if len(parts) > (2 if parts[0] == "machines" else 1) else "machine"
     known = {
         "machine": "an address such as 10.0.0.5, or {address: 10.0.0.5, user: admin, …}",
-        "address": "a host's name or IPv4 address, without user and port: those are keys",
+        "address": "a host's name or IPv4 address alone; user and port are keys of their own",
         "port": "a number from 1 to 65535",
         "bastion": "user@host:port, or {address: …, user: …, port: …, key: …}",
         "node_address": "an IPv4 address that the machine has",

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from labwright.boxes import FOUND, NO_FILE
-from labwright.errors import BootError, Finding
+from labwright.errors import Finding, SupplyError
 from labwright.model import HadBox
 from labwright.tools.shell import Shell, ToolError
 
@@ -128,20 +128,22 @@ def add(
     version: str = "",
     name: str = "",
     again: bool = False,
+    what: str = "",
 ) -> None:
     """Have Vagrant add a box from a catalogue or a file, a path or an address.
 
-    ``name`` is for a plain .box file, which has none. Raises BootError.
+    ``name`` is for a plain .box file, which has none; ``what`` names the box in an error.
+    Raises SupplyError.
     """
     words = ["vagrant", "box", "add", where, "--provider", provider, "--no-tty"]
     words += ["--box-version", version] if version else []
     words += ["--name", name] if name else []
     words += ["--force"] if again else []
-    _vagrant(shell, words, on_line, f"Vagrant did not take the box from {where}")
+    _vagrant(shell, words, on_line, f"Vagrant did not take {what or f'the box from {where}'}")
 
 
 def remove(shell: Shell, box: HadBox, on_line: Callable[[str], None]) -> None:
-    """Have Vagrant remove a box from its list. Raises BootError."""
+    """Have Vagrant remove a box from its list. Raises SupplyError."""
     words = ["vagrant", "box", "remove", box.name, "--provider", box.provider]
     words += ["--box-version", box.version, "--force", "--no-tty"]
     _vagrant(shell, words, on_line, f"Vagrant did not remove {box.name}")
@@ -152,7 +154,7 @@ def _vagrant(shell: Shell, words: list[str], on_line: Callable[[str], None], wha
         shell.run(words, env={"VAGRANT_NO_COLOR": "1"}, on_line=on_line)
     except ToolError as error:
         fix = "mend what Vagrant says, and run the same again"
-        raise BootError(Finding("boot.box", "error", what, fix=fix), error.details) from error
+        raise SupplyError(Finding("supply.box", "error", what, fix=fix), error.details) from error
 
 
 def users() -> dict[HadBox, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -47,7 +48,11 @@ def write(path: Path, content: str | bytes, mode: int = 0o644) -> bool:
 
 def refused(error: OSError, path: Path) -> HostError:
     """Say what a file system did not let us do."""
-    fix = "free some space there" if error.errno == 28 else "give yourself the right to write there"
+    fix = {
+        errno.ENOSPC: "free some space there",
+        errno.EEXIST: "a file is where a folder should be: name another place",
+        errno.ENOTDIR: "a file is where a folder should be: name another place",
+    }.get(error.errno or 0, "give yourself the right to write there")
     return HostError(
         Finding("host.cannot-write", "error", f"{path} cannot be written", str(error), fix)
     )

@@ -15,7 +15,7 @@ from labwright import boxshop, catalog, keys
 from labwright.boxes import own_version
 from labwright.boxshop import Shop
 from labwright.bundle import Manifest
-from labwright.errors import BootError, HostError, LabError, SpecError
+from labwright.errors import HostError, LabError, SpecError, SupplyError
 from labwright.lab import Options
 from labwright.model import Box, HadBox
 from labwright.phases.base import Run
@@ -112,7 +112,7 @@ def test_other_bytes_than_the_catalogue_says_are_refused(
     with first.open("r+b") as file:
         file.seek(5000)
         file.write(b"x")
-    with pytest.raises(BootError) as caught:
+    with pytest.raises(SupplyError) as caught:
         shop().add(str(folder), "", "")
     assert "checksum" in "\n".join(caught.value.details).lower()
     assert listed() == set()
@@ -191,7 +191,7 @@ def test_a_lab_adds_its_own_box_once_and_a_plain_file_under_its_version(
     ensure_box(_with(run, asked))
     assert (HadBox("me/node", "1.2.3", "libvirt")) in boxes.had()
     wrong = replace(asked, name="me/other", checksum=f"sha256:{0:064}")
-    with pytest.raises(BootError):
+    with pytest.raises(SupplyError):
         ensure_box(_with(run, wrong))
 
 

@@ -110,6 +110,7 @@ def test_a_folder_gets_a_box_more_without_losing_the_others(shop: Shop, tmp_path
         ("none.json", "cannot be read"),
         ("odd.json", "is not a catalogue of boxes"),
         ("file.box", "says neither its name nor its provider"),
+        ("none.box", "there is no file"),
     ],
 )
 def test_what_cannot_be_added_is_said(shop: Shop, tmp_path: Path, source: str, said: str) -> None:
@@ -118,6 +119,7 @@ def test_what_cannot_be_added_is_said(shop: Shop, tmp_path: Path, source: str, s
     offer = boxes.Offer("1", "libvirt", "http://b.test/x.box")
     text = boxes.dump(boxes.catalogue("me/x", "", [offer]))
     (tmp_path / "alone/x.json").write_text(text)
+    (tmp_path / "file.box").write_text("")
     (tmp_path / "odd.json").write_text('{"name": "x", "versions": 1}')
     with pytest.raises(SpecError) as caught:
         shop.add(str(tmp_path / source) if source else "", "", "")

@@ -141,11 +141,14 @@ def test_json_and_fix_do_not_go_together(capsys: pytest.CaptureFixture[str]) -> 
     assert "do not go together" in capsys.readouterr().out
 
 
-def test_who_says_no_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_says_no_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     measured = Measured(monkeypatch, with_("kernel", inotify_instances=128))
     monkeypatch.setattr(Console, "ask", lambda _self, _question: False)
     assert run(fix=True) == 0
     assert measured.done == []
+    assert "left as it is: not confirmed" in capsys.readouterr().out
 
 
 def test_yes_does_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:

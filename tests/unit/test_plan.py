@@ -15,6 +15,7 @@ from labwright.errors import HostError, LabError, SpecError
 from labwright.lock import Locked, Stocked
 from labwright.model import (
     NUMBERS,
+    SUPPLY_PORT,
     Box,
     Choice,
     HadBox,
@@ -554,8 +555,40 @@ def test_numbers_in_a_subnet_are_one_s_own() -> None:
     assert len(NUMBERS["worker"]) >= MAX_WORKERS
 
 
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ("192.168.56.5-192.168.56.249", "cp1 has 192.168.56.11; w1 has 192.168.56.21"),
+        ("192.168.56.1-192.168.56.9", "this computer has 192.168.56.1"),
+        ("192.168.56.250-192.168.56.255", "it is not inside 192.168.56.0/24"),
+        ("10.0.0.200-10.0.0.249", "it is not inside 192.168.56.0/24"),
+    ],
+)
+def test_services_get_addresses_that_nobody_has(asked: str, why: str) -> None:
+    network = {"subnet": "192.168.56.0/24", "load_balancer": asked}
+    with pytest.raises(SpecError) as caught:
+        planned({"workers": 1, "network": network})
+    (finding,) = caught.value.findings
+    assert (finding.id, finding.where) == ("spec.load-balancer", "network.load_balancer")
+    assert finding.why.startswith(why)
+    assert "192.168.56.200-192.168.56.249" in finding.fix
+
+
+def test_a_range_of_the_user_s_own_is_taken() -> None:
+    network = {"subnet": "192.168.56.0/24", "load_balancer": "192.168.56.150-192.168.56.160"}
+    first, last = planned({"network": network}).load_balancer
+    assert (str(first), str(last)) == ("192.168.56.150", "192.168.56.160")
+
+
+def test_who_listens_where_the_nodes_fetch_is_said_before() -> None:
+    busy = replace(DEBIAN, listening=frozenset({SUPPLY_PORT}))
+    said = {finding.id for finding in planned({}, busy).warnings}
+    assert "host.port-taken" in said
+    assert "host.port-taken" not in {finding.id for finding in planned().warnings}
+
+
 def test_planned_ports_are_no_other_s() -> None:
-    own = {render.SUPPLY_PORT, render.REGISTRY_PORT, 8751}
+    own = {SUPPLY_PORT, render.REGISTRY_PORT, 8751}
     assert not own & {*addresses.PORTS, *addresses.SPARE_PORTS}
     assert not set(addresses.PORTS) & set(addresses.SPARE_PORTS)
     assert min(addresses.SPARE_PORTS) > 1023

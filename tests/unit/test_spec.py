@@ -177,6 +177,10 @@ def test_a_misspelt_key_names_the_likely_one() -> None:
     ("raw", "fix"),
     [
         ({"provider": "virtualbx"}, "did you mean virtualbox?"),
+        ({"box": "me/node"}, 'a box such as {name: me/node, version: "1.2.0"}'),
+        ({"box": {"version": "1.0"}}, "the name that Vagrant has it by, such as me/node"),
+        ({"defaults": {"disk": "2GiB"}}, "4GiB to 4TiB, such as 20GiB"),
+        ({"nodes": {"w1": 3}}, "the keys here are cpus, memory, disk"),
         ({"provider": "vmware"}, "take one of auto, virtualbox, libvirt, docker, hosts"),
         ({"versions": {"contanerd": "1.7"}}, "did you mean containerd?"),
         ({"versions": {"kubernetes": "1.36"}}, 'kubernetes: "1.36"'),
@@ -292,7 +296,8 @@ def test_wishes_for_versions_and_the_guest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "mebibytes"), [("2GiB", 2048), ("2G", 2048), (1500, 1500), ("900M", 900)]
+    ("text", "mebibytes"),
+    [("2GiB", 2048), ("2G", 2048), ("1TiB", 2**20), (1500, 1500), ("900M", 900)],
 )
 def test_sizes(text: str | int, mebibytes: int) -> None:
     made = spec.build({"nodes": {"w1": {"memory": text}}})
@@ -307,6 +312,32 @@ def test_a_node_overrides_the_defaults() -> None:
 def test_a_one_node_lab() -> None:
     made = spec.build({"workers": 0, "schedule_on_control_planes": True})
     assert [n.name for n in made.nodes] == ["cp1"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        ({"network": {"subnet": "192.168.56.1/24"}}, "is in is 192.168.56.0/24"),
+        ({"machines": {"cp1": "10.0.0.999"}}, "that is no IPv4 address"),
+        ({"box": {"name": "me/node", "version": 1.0}}, 'as in "1.0"'),
+        ({"kubernetes": 1.2}, 'as in "1.20"'),
+        ({"defaults": {"memory": "8TiB"}}, "it is too large"),
+    ],
+)
+def test_a_wrong_value_is_said_in_words_of_yaml(raw: dict[str, Any], why: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        spec.build(raw)
+    assert why in caught.value.findings[0].why
+
+
+def test_what_is_no_text_is_said(tmp_path: Path) -> None:
+    (tmp_path / "lab.yaml").write_bytes(b"name: \x8b\n")
+    for path, why in ((tmp_path / "lab.yaml", "no text in UTF-8"), (tmp_path, "Is a directory")):
+        with pytest.raises(SpecError) as caught:
+            spec.load(path)
+        (finding,) = caught.value.findings
+        assert why in finding.why
+        assert finding.fix
 
 
 @pytest.mark.parametrize("text", ["- a\n", "text", "3"])

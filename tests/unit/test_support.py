@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from labwright.errors import HostError
+from labwright.errors import HostError, SpecError
 from labwright.events import Event, Journal
 from labwright.locate import save_plan
 from labwright.phases import support
@@ -195,6 +195,25 @@ def test_an_archive_is_named_after_the_lab(tmp_path: Path) -> None:
     assert path.parent == tmp_path
     assert path.name.startswith("labwright-demo-")
     assert support.archive(tmp_path / "x.tar.gz", "demo") == tmp_path / "x.tar.gz"
+
+
+def test_a_file_is_never_overwritten(tmp_path: Path) -> None:
+    precious = tmp_path / "lab.yaml"
+    precious.write_text("name: mine\n")
+    with pytest.raises(SpecError) as caught:
+        support.archive(precious, "lab")
+    assert caught.value.findings[0].id == "spec.target-exists"
+    into = support.archive(tmp_path / "new", "lab")
+    assert into.parent == tmp_path / "new"
+    assert into.name.endswith(".tar.gz")
+    assert support.archive(tmp_path / "a.tar.gz", "lab") == tmp_path / "a.tar.gz"
+
+
+def test_a_file_where_a_folder_should_be_is_said(lab: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HostError) as caught:
+        support.pack(lab, HEALTHY, tmp_path / "file" / "a.tar.gz")
+    assert "name another place" in caught.value.findings[0].fix
 
 
 def test_where_it_cannot_be_written_that_is_said(lab: Run, tmp_path: Path) -> None:
