@@ -16,7 +16,7 @@ from labwright.phases.diagnosis import Diagnosis
 
 def doctor(lab: str, *, as_data: bool, fix: bool, yes: bool) -> None:
     """Print what is wrong with this host, by provider; end with 3 where no provider works."""
-    with session(Options(lab=lab, yes=yes)) as (it, console):
+    with session(Options(lab=lab, yes=yes, lenient=True)) as (it, console):
         if as_data and fix:
             what, do = "--json and --fix do not go together", "mend first, then ask for JSON"
             raise SpecError(Finding("spec.json-and-fix", "error", what, fix=do))
@@ -34,7 +34,7 @@ def doctor(lab: str, *, as_data: bool, fix: bool, yes: bool) -> None:
 
 def support(lab: str, to: str) -> None:
     """Pack what others need to see of a lab, and say what is inside."""
-    with session(Options(lab=lab)) as (it, console):
+    with session(Options(lab=lab, lenient=True)) as (it, console):
         path, names = it.support(Path(to or ".").expanduser().resolve())
         for name in names:
             console.print(f"  {name}")

@@ -16,7 +16,7 @@ from labwright import cli_doctor
 from labwright.console import Console
 from labwright.doctor import Checkup, examine
 from labwright.doctor.mend import Remedy
-from labwright.errors import Finding
+from labwright.errors import Finding, SpecError
 from labwright.lab import Lab, Options
 from labwright.phases import diagnosis
 from labwright.phases.diagnosis import Diagnosis
@@ -175,6 +175,16 @@ def test_a_broken_lab_yaml_does_not_hide_the_host(
     found = lab.doctor()
     assert found.report.works
     assert [finding.id for finding in found.lab] == ["spec.unknown-key"]
+
+
+def test_a_lab_never_made_may_have_a_broken_lab_yaml(tmp_path: Path) -> None:
+    (tmp_path / "lab.yaml").write_text("workers: [\n")
+    with pytest.raises(SpecError):
+        Lab(Options())
+    assert Lab(Options(lenient=True)).name == "lab"
+    # Which one is meant may be told of labs that were made, and a name is not guessed.
+    with pytest.raises(SpecError):
+        Lab(Options(lab="lab.yaml", lenient=True))
 
 
 def test_support_says_what_is_inside(
