@@ -147,7 +147,7 @@ def _other(box: Box, own: str, why: str) -> Finding:
         "warning",
         f"machines start from {own}, not from {_told(box)}",
         why,
-        "go online, or add that box by hand: ./invokew box.add --source=FILE-OR-ADDRESS",
+        "go online, or name its .box file or catalogue in lab.yaml: box.url",
         "box",
     )
 
