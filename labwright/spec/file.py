@@ -115,7 +115,6 @@ AddressRange = Annotated[
 ]
 
 
-# What ssh would take for an option or a user is no host.
 def _host(value: str) -> str:
     if re.fullmatch(r"[0-9.]+", value):
         try:
@@ -125,6 +124,7 @@ def _host(value: str) -> str:
     return value
 
 
+# What ssh would take for an option or a user is no host.
 SshHost = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9][-A-Za-z0-9._]*$", max_length=253),
