@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from labwright import catalog, keys
-from labwright.boxes import NO_FILE, OWNER, own_name, own_version
+from labwright.boxes import OWNER, own_name, own_version
 from labwright.catalog import Guest
 from labwright.errors import Finding, HostError, SpecError, errors
 from labwright.events import Event
@@ -149,7 +149,7 @@ class Shop:
             self._from_folder(path, provider)
         elif urlsplit(source).path.endswith(".json"):
             self._from_catalogue(source, provider)
-        elif boxes.source(source) == NO_FILE:
+        elif (file := boxes.file_of(source)) and not file.is_file():
             what = f"there is no file {path}"
             raise SpecError(_nothing(what, "name a .box file, a catalogue, or a folder with one"))
         else:

@@ -54,8 +54,8 @@ class Options:
     """What a command was asked with.
 
     ``lab`` is a lab's name or a lab.yaml's path, ``supply`` one to take instead of lab.yaml's;
-    ``locked`` refuses to differ from lab.lock; ``lenient`` is for a
-    look at the host, whatever lab.yaml says.
+    ``locked`` refuses to differ from lab.lock; ``lenient`` is for a look at the host, whatever
+    lab.yaml says.
     """
 
     lab: str = ""
@@ -75,7 +75,7 @@ class Lab:
     def __init__(self, options: Options) -> None:
         """Find the lab that is meant. Raises SpecError."""
         self.options = options
-        self.name = _name(options)
+        self.name = name_of(options.root, options.lab, lenient=options.lenient)
         self.workdir = Workdir(options.root, self.name)
         store = Store(workdir.cache() / "store", lambda text: self._sink(Event("say", text)))
         shell = Shell()
@@ -323,15 +323,6 @@ class Lab:
             sink=self._tell,
             consent=lambda question: options.yes or options.ask(question),
         )
-
-
-def _name(options: Options) -> str:
-    try:
-        return name_of(options.root, options.lab)
-    except SpecError:
-        if options.lenient and not (options.lab or workdir.labs(options.root)):
-            return spec.build({}).name
-        raise
 
 
 def _in_cluster(node: Node, ready: Mapping[str, Any]) -> Mapping[str, str]:

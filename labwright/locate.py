@@ -38,8 +38,12 @@ def read_spec(root: Path, lab: str) -> Spec:
     raise SpecError(Finding("spec.no-lab", "error", what, f"labs made here: {known}", fix))
 
 
-def name_of(root: Path, lab: str) -> str:
-    """Give the name of the lab meant; one made here is found even if its lab.yaml is broken."""
+def name_of(root: Path, lab: str, *, lenient: bool = False) -> str:
+    """Give the name of the lab meant; one made here is found even if its lab.yaml is broken.
+
+    Where no lab was made here ``lenient`` takes a broken lab.yaml for the default one.
+    Raises SpecError.
+    """
     if _is_name(lab) and not _is_file(root, lab) and Workdir(root, lab).exists:
         return lab
     try:
@@ -47,9 +51,11 @@ def name_of(root: Path, lab: str) -> str:
     except SpecError:
         source = str((root / DEFAULT).resolve())
         made = [name for name in workdir.labs(root) if Workdir(root, name).source() == source]
-        if lab or len(made) != 1:
-            raise
-        return made[0]
+        if not lab and len(made) == 1:
+            return made[0]
+        if lenient and not lab and not workdir.labs(root):
+            return spec.build({}).name
+        raise
 
 
 def lock_of(root: Path, spec: Spec) -> Path:

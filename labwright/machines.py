@@ -23,6 +23,7 @@ from labwright.model import (
     Size,
     Spec,
     Survey,
+    out_of_place,
 )
 from labwright.providers.docker import REQUIRED_CAPS
 
@@ -406,16 +407,14 @@ def _balanced(asked: Asked) -> Iterator[Finding]:
     asked_for, found = asked.spec.load_balancer, cards(asked.spec, asked.survey)
     if not asked_for or asked.spec.nodes[0].name not in found:
         return
-    first, last = asked_for
     common = found[asked.spec.nodes[0].name].address.network
-    outside = [a for a in asked_for if a not in common or a in (common[0], common[-1])]
-    inside = [f"{n} has {c.address.ip}" for n, c in found.items() if first <= c.address.ip <= last]
-    inside += [f"this computer has {a}" for a in asked.survey.here if first <= a <= last]
-    if outside or inside:
+    had = [(name, card.address.ip) for name, card in found.items()]
+    had += [("this computer", address) for address in asked.survey.here]
+    if why := out_of_place(asked_for, common, "the machines'", had):
         yield _finding(
             "load-balancer",
-            f"{first}-{last} cannot be given to services",
-            "; ".join(inside) or f"it is not inside {common}, the machines' network",
+            f"{asked_for[0]}-{asked_for[1]} cannot be given to services",
+            why,
             f"a range inside {common} that nobody has",
             where="network.load_balancer",
         )

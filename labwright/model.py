@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Literal
@@ -165,6 +165,23 @@ class Spec:
     rancher: RancherSpec = RancherSpec()
     load_balancer: tuple[IPv4Address, IPv4Address] | None = None
     machines: tuple[Existing, ...] = ()
+
+
+def out_of_place(
+    span: tuple[IPv4Address, IPv4Address],
+    network: IPv4Network,
+    whose: str,
+    had: Iterable[tuple[str, IPv4Address]],
+) -> str:
+    """Say why services cannot be given the addresses of a range; empty where they can.
+
+    ``whose`` says whose network it is; ``had`` are addresses in use, each with who has it.
+    """
+    first, last = span
+    taken = [f"{name} has {address}" for name, address in had if first <= address <= last]
+    if not taken and (first <= network[0] or last >= network[-1]):
+        return f"it is not inside {network}, {whose} network"
+    return "; ".join(taken)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from labwright.model import (
     Role,
     Spec,
     Survey,
+    out_of_place,
 )
 from labwright.names import management_name, network_name
 from labwright.providers.base import Provider
@@ -133,16 +134,14 @@ def _balanced(spec: Spec, subnet: IPv4Network, nodes: Iterable[Node]) -> Iterabl
     """Find what keeps lab.yaml's own range from being given to services."""
     if not spec.load_balancer:
         return
-    first, last = spec.load_balancer
-    ours = {"this computer": subnet[1], **{node.name: node.address.ip for node in nodes}}
-    inside = [f"{name} has {address}" for name, address in ours.items() if first <= address <= last]
-    if first <= subnet[0] or last >= subnet[-1] or inside:
-        numbers = NUMBERS["load_balancer"]
+    ours = [("this computer", subnet[1]), *((node.name, node.address.ip) for node in nodes)]
+    if why := out_of_place(spec.load_balancer, subnet, "the lab's", ours):
+        (first, last), numbers = spec.load_balancer, NUMBERS["load_balancer"]
         yield Finding(
             "spec.load-balancer",
             "error",
             f"{first}-{last} cannot be given to services",
-            "; ".join(inside) or f"it is not inside {subnet}, the lab's network",
+            why,
             f"a range such as {subnet[numbers[0]]}-{subnet[numbers[-1]]}, or leave the key out",
             "network.load_balancer",
         )

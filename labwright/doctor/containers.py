@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from labwright.doctor.facts import Checkup
-from labwright.doctor.rule import Hit, Rule, rule
+from labwright.doctor.rule import Hit, Rule, lab_up_starts, rule
 from labwright.model import ProviderName
 
 DOCKER: tuple[ProviderName, ...] = ("docker",)
@@ -45,9 +45,7 @@ def stopped(c: Checkup) -> Hit | None:
     """`lab.up` starts it, after asking."""
     if c.host.docker_api or "dockerd" not in c.host.tools or denied.check(c):
         return None
-    by_hand = "; or sudo systemctl start docker" if c.host.systemd else ""
-    fix = f"./invokew lab.up starts it, after asking{by_hand}"
-    return Hit("Docker does not run", c.host.docker_why, fix)
+    return Hit("Docker does not run", c.host.docker_why, lab_up_starts(c, "docker"))
 
 
 @rule(

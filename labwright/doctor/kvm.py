@@ -8,7 +8,7 @@ from __future__ import annotations
 from packaging.version import Version
 
 from labwright.doctor.facts import NONE, Checkup
-from labwright.doctor.rule import Hit, Rule, rule
+from labwright.doctor.rule import Hit, Rule, lab_up_starts, rule
 
 # From here on KVM takes the processor's virtualization when its module is loaded.
 HOLDS_AT_LOAD = Version("6.12")
@@ -206,11 +206,10 @@ def libvirt_not_running(c: Checkup) -> Hit | None:
     """`lab.up` starts it, where lab.yaml asks for libvirt."""
     if "virsh" not in c.host.tools or c.libvirt.socket != "absent":
         return None
-    by_hand = "; or sudo systemctl start libvirtd" if c.host.systemd else ""
     return Hit(
         "libvirt's daemon does not run",
         "nothing answers at its socket below /run/libvirt",
-        f"./invokew lab.up starts it, after asking{by_hand}",
+        lab_up_starts(c, "libvirtd"),
     )
 
 

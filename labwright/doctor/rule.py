@@ -25,6 +25,12 @@ class Hit:
 Check = Callable[[Checkup], Hit | None]
 
 
+def lab_up_starts(c: Checkup, daemon: str) -> str:
+    """Advise what starts a daemon: Labwright, and systemd where the host has it."""
+    by_hand = f"; or sudo systemctl start {daemon}" if c.host.systemd else ""
+    return f"./invokew lab.up starts it, after asking{by_hand}"
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One thing that can be wrong with a host.

@@ -13,8 +13,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from labwright.model import Role, Size
 
 MAX_WORKERS = 50
-_MIB = {"": 1, "M": 1, "MI": 1, "MIB": 1, "G": 1024, "GI": 1024, "GIB": 1024}
-_MIB |= {unit.replace("G", "T"): 1024 * 1024 for unit in ("G", "GI", "GIB")}
+_UNITS = {"M": 1, "G": 1024, "T": 1024**2}
+_MIB = {"": 1} | {unit + end: size for unit, size in _UNITS.items() for end in ("", "I", "IB")}
 
 
 def _mebibytes(value: object) -> object:

@@ -82,16 +82,24 @@ def _size(folder: Path) -> int:
 
 def source(url: str) -> str:
     """Say whether a box can be had at an address: ``answers``, or why not."""
-    parts = urlsplit(url or os.environ.get("VAGRANT_SERVER_URL") or CATALOGUE)
-    if parts.scheme not in PORTS:
-        path = Path(unquote(parts.path) if parts.scheme == "file" else url)
+    url = url or os.environ.get("VAGRANT_SERVER_URL") or CATALOGUE
+    if path := file_of(url):
         return FOUND if path.is_file() else NO_FILE
+    parts = urlsplit(url)
     try:
         where = (parts.hostname or "", parts.port or PORTS[parts.scheme])
         socket.create_connection(where, timeout=DEADLINE).close()
     except (OSError, ValueError):
         return "does not answer"
     return FOUND
+
+
+def file_of(url: str) -> Path | None:
+    """Give the file that Vagrant would read; ``None`` where it would ask a server."""
+    parts = urlsplit(url)
+    if parts.scheme in PORTS:
+        return None
+    return Path(unquote(parts.path) if parts.scheme == "file" else url).expanduser()
 
 
 def catalogue(name: str, description: str, offers: Iterable[Offer]) -> dict[str, Any]:

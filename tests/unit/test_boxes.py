@@ -128,6 +128,20 @@ def test_what_cannot_be_added_is_said(shop: Shop, tmp_path: Path, source: str, s
     assert finding.fix
 
 
+@pytest.mark.parametrize("source", ["~/file.box", "http://b.test/file.box"])
+def test_a_box_is_looked_for_where_vagrant_would_and_no_server_is_asked(
+    monkeypatch: pytest.MonkeyPatch, shop: Shop, tmp_path: Path, source: str
+) -> None:
+    (tmp_path / "file.box").write_text("")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    asked: list[object] = []
+    monkeypatch.setattr("socket.create_connection", lambda *args, **_: asked.append(args))
+    with pytest.raises(SpecError) as caught:
+        shop.add(source, "", "")
+    assert caught.value.findings[0].id == "spec.box-nameless"
+    assert asked == []
+
+
 @pytest.mark.parametrize(
     ("provider", "guest", "slug"),
     [
