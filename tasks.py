@@ -6,7 +6,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import task
 
-from labwright import cli, cli_box, cli_bundle, cli_doctor, selftest
+from labwright import cli, cli_box, cli_bundle, cli_dev, cli_doctor, selftest
 
 LAB = {
     "lab": "a lab's name, or the path of its lab.yaml (default: lab.yaml here)",
@@ -163,6 +163,15 @@ def schema(_c: Context) -> None:
     selftest.write_schema()
 
 
+@task(
+    positional=["component", "version"],
+    help={"component": "kubernetes, containerd, …", "version": "1.36.3, without a v"},
+)
+def pin(_c: Context, component: str, version: str) -> None:
+    """Pin what goes into a version of a component that is compiled from Go modules."""
+    cli_dev.pin(component, version)
+
+
 @task(help={"to": "a folder, or a file that ends in .tar.zst", **LAB})
 def make(_c: Context, to: str, lab: str = "", yes: bool = False, verbose: bool = False) -> None:
     """Collect all that a lab is made of, for labs without a network."""
@@ -255,4 +264,6 @@ bundle_tasks = Collection("bundle", make, verify_bundle, show, serve)
 box_tasks = Collection("box", build, add, list_boxes, prune)
 test_tasks = Collection("test", virtualbox, libvirt)
 test_tasks.add_task(test, default=True)
-namespace = Collection(lab_tasks, bundle_tasks, box_tasks, test_tasks, Collection("dev", schema))
+namespace = Collection(
+    lab_tasks, bundle_tasks, box_tasks, test_tasks, Collection("dev", schema, pin)
+)

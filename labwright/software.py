@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from labwright import boxes, keys, solver
@@ -24,14 +24,19 @@ from labwright.model import (
     Wanted,
 )
 from labwright.providers.base import Provider
-from labwright.supplies import SUPPLIES
+from labwright.supplies import SUPPLIES, packages
 from labwright.supplies.base import BY_CHART, OWN_BOXES, ROLE_ARTIFACTS, Chosen, Supply
-from labwright.supplies.packages import FROM_DEBIAN, FROM_GO, built
+from labwright.supplies.packages import FROM_GO, built, toolchain
 
-PARTS = ("containerd", "etcd", "coredns", "pause", "busybox")
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "upstream": ("containerd", "etcd", "coredns", "pause", "busybox"),
+    # What upstream apt brings along is compiled here, at a version of its own.
+    "packages": (*packages.PARTS[1:], "coredns", "pause", "busybox"),
+}
 # What a default lab should be able to run, though nobody asked: it keeps Kubernetes from being
 # newer than they allow, and gives way to a version that lab.yaml asks for.
-DEFAULTS: Mapping[str, tuple[str, ...]] = {"upstream": ("rancher",), "packages": ()}
+# The same in each supply, whether that has them or not: one default Kubernetes for all.
+DEFAULTS = ("rancher",)
 NO_PROXY = "the Go module proxy does not answer"
 ASKED, FOUND = "lab.yaml asks for it", "answers"
 
@@ -198,16 +203,26 @@ def _solve(
 ) -> tuple[solver.Solution, tuple[Choice, ...]]:
     """Solve with the default add-ons, or without them where they are in the way."""
     problem = _problem(given, provider, supply)
-    soft = [name for name in DEFAULTS[supply.name] if name not in problem.asked_for]
+    soft = [name for name in DEFAULTS if name not in problem.asked_for]
     if soft:
         wanted = (problem.wanted[0], *soft, *problem.wanted[1:])
         try:
-            return solver.solve(given.catalog, _with(problem, wanted)), ()
+            return solver.solve(_anywhere(given.catalog, soft), _with(problem, wanted)), ()
         except solver.Unsolvable as error:
             why = error.findings[0].what
             left = tuple(Choice(name, "none", why) for name in soft)
             return solver.solve(given.catalog, problem), left
     return solver.solve(given.catalog, problem), ()
+
+
+def _anywhere(catalog: Catalog, names: Collection[str]) -> Catalog:
+    """Return the catalog as if every supply had these components."""
+    open_ones = {
+        name: replace(known, releases=tuple(replace(r, supplies=()) for r in known.releases))
+        for name, known in catalog.components.items()
+        if name in names
+    }
+    return replace(catalog, components={**catalog.components, **open_ones})
 
 
 def _problem(given: Inputs, provider: Provider, supply: Supply) -> solver.Problem:
@@ -232,7 +247,7 @@ def _problem(given: Inputs, provider: Provider, supply: Supply) -> solver.Proble
     if spec.guest:
         wishes["guest"] = spec.guest
     addons = [given.catalog.addons[name].component for name in spec.addons]
-    wanted = dict.fromkeys(("kubernetes", *spec.versions, *PARTS, *addons, "guest"))
+    wanted = dict.fromkeys(("kubernetes", *spec.versions, *PARTS[supply.name], *addons, "guest"))
     kept = {**given.locked.versions, "guest": given.locked.word("guest")}
     return solver.Problem(tuple(wanted), facts, wishes, {k: v for k, v in kept.items() if v})
 
@@ -330,8 +345,6 @@ def _origin(given: Inputs, supply: Supply, component: str, version: str) -> str:
         return f"from the chart {given.chart.path} ({given.chart.app_version or 'no appVersion'})"
     if supply.name != "packages":
         return "from its registry"
-    if component in FROM_DEBIAN:
-        return "from Debian's package"
     if built_key(component, version) in given.stored:
         return "built before"
     if component not in FROM_GO:
@@ -455,4 +468,4 @@ def _unmet(
 def built_key(component: str, version: str) -> str:
     """Name the store's entry of an add-on's program that the packages supply has built."""
     artifact = built(component, version)
-    return keys.key(artifact, {}, keys.REVISION[artifact.recipe])
+    return keys.keys((toolchain(), artifact))[artifact.id]

@@ -60,7 +60,8 @@ def ensure(
 
     def make(work: Path, out: Path) -> None:
         run.say(artifact.title or artifact.id)
-        build(Job(artifact, work, out, inputs, run.tools.shell, run.say, plan))
+        shared = store.root.parent / "go"
+        build(Job(artifact, work, out, inputs, run.tools.shell, run.say, plan, shared))
 
     return store.ensure(places[artifact.id], make, verify=verify)
 

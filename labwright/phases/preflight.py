@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from labwright import catalog, lock, plan
+from labwright import catalog, keys, lock, plan
 from labwright.errors import Finding, HostError, SpecError, SupplyError
 from labwright.locate import made_by
 from labwright.lock import Stocked
@@ -21,7 +21,7 @@ from labwright.recipes import HOST_PACKAGES, pins
 from labwright.render import ROOT
 from labwright.software import Bundled, Inputs, built_key
 from labwright.supplies.base import OWN_BOXES, ROLE_ARTIFACTS
-from labwright.supplies.packages import FROM_GO
+from labwright.supplies.packages import FROM_GO, toolchain
 from labwright.tools import (
     apt,
     boxes,
@@ -155,7 +155,8 @@ def measure(tools: Tools, spec: Spec) -> HostFacts:
     if spec.supply in {"upstream", "bundle"} or all(_is_built(tools, name) for name in wanted):
         return facts
     version = _packaged(known.components["coredns"])
-    answer = host.go_modules(tools.shell, f"{COREDNS_MODULE}@v{version}")
+    own = tools.store.path(keys.keys((toolchain(),))["go"]) / "go"
+    answer = host.go_modules(tools.shell, f"{COREDNS_MODULE}@v{version}", own)
     return replace(facts, go_modules=answer)
 
 

@@ -16,7 +16,7 @@ from labwright.recipes import (
     helm,
     hosttools,
     images,
-    kubernetes,
+    modules,
     pull,
     rootfs,
     traefik,
@@ -28,8 +28,8 @@ __all__ = ["HOST_PACKAGES", "RECIPES", "Job", "Recipe", "build"]
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
-        "kubernetes": kubernetes.build,
-        **dict.fromkeys(gobuild.PROGRAMS, gobuild.build),
+        "go": gobuild.toolchain,
+        **dict.fromkeys(modules.PROGRAMS, gobuild.build),
         "traefik": traefik.build,
         "base": rootfs.build,
         "machine-root": rootfs.build_machine,

@@ -7,31 +7,74 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from labwright.recipes.base import DATA, Apt, Job, architecture, debian_sources, stanzas
 from labwright.supplies.base import ROOTS
 from labwright.tools.store import remove_tree
 
 DEB_REVISION = "1"
-# What the vendor's packages ask for, less cri-tools, which Debian does not have.
-DEPENDS: Mapping[str, str] = {
-    "kubectl": "",
-    "kubelet": "conntrack, containernetworking-plugins, ebtables, ethtool, iproute2, iptables, "
-    "mount, socat, util-linux",
-    "kubeadm": "containernetworking-plugins, kubectl (>= 1.13.0), kubelet (>= 1.13.0)",
-}
-SUMMARIES: Mapping[str, str] = {
-    "kubectl": "command line of Kubernetes",
-    "kubelet": "node agent of Kubernetes",
-    "kubeadm": "tool that makes machines into a Kubernetes cluster",
-}
+BUILT = 946684800
+"""One date for all that is packed, 2000-01-01: the same bytes on every computer and day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deb:
+    """A package as the vendors' repositories have it.
+
+    ``programs`` are those of an artifact by its name, ``folder`` where they go on a node; the
+    package has the version of the first artifact. ``fields`` are further control fields, in which
+    ``{name}`` stands for an artifact's version; ``empty`` are folders that it makes besides.
+    """
+
+    summary: str
+    programs: Mapping[str, tuple[str, ...]]
+    fields: Mapping[str, str] = field(default_factory=dict)
+    folder: str = "usr/bin"
+    empty: tuple[str, ...] = ()
+
+
+# Names and relations are those of pkgs.k8s.io and of Docker's repository (kubernetes/release,
+# cmd/krel/templates/latest/metadata.yaml).
+DEBS: Mapping[str, Deb] = MappingProxyType(
+    {
+        "kubectl": Deb("command line of Kubernetes", {"kubernetes": ("kubectl",)}),
+        "kubelet": Deb(
+            "node agent of Kubernetes",
+            {"kubernetes": ("kubelet",)},
+            {
+                "Depends": "ethtool, iproute2, iptables, kubernetes-cni (>= 1.2.0), mount, socat, "
+                "util-linux"
+            },
+        ),
+        "kubeadm": Deb(
+            "tool that makes machines into a Kubernetes cluster",
+            {"kubernetes": ("kubeadm",)},
+            {"Depends": "cri-tools (>= 1.30.0)"},
+        ),
+        "kubernetes-cni": Deb(
+            "network plugins of containers", {"cni-plugins": ()}, folder="opt/cni/bin"
+        ),
+        "cri-tools": Deb("client of container runtimes", {"cri-tools": ("crictl",)}),
+        "containerd.io": Deb(
+            "container runtime",
+            {"containerd": (), "runc": ("runc",)},
+            {
+                # Debian's docker.io asks for both under their own names.
+                "Provides": "containerd (= {containerd}), runc (= {runc})",
+                "Conflicts": "containerd, runc",
+                "Replaces": "containerd, runc",
+                "Recommends": "ca-certificates",
+            },
+            empty=("etc/containerd",),
+        ),
+    }
+)
 GUEST_PACKAGES = (
-    "containerd",
-    "runc",
-    "containernetworking-plugins",
     "conntrack",
     "ethtool",
     "socat",
@@ -50,15 +93,14 @@ def build(job: Job) -> None:
     ``versions.json`` maps each package in it to its version. The repository is not signed: a node
     gets it from the host itself, as a trusted source.
     """
-    source = json.loads((job.inputs["kubernetes"] / "source.json").read_text(encoding="utf-8"))
-    own = [_package(job, name, source["date"]) for name in DEPENDS]
+    own = [_package(job, name, deb) for name, deb in DEBS.items()]
     job.say("download the nodes' packages")
     sources = debian_sources(job.shell)
     remove_tree(job.work / "apt/archives")
     apt = Apt(job, job.work / "apt", sources, _root(job) / "status")
     apt.update()
     take([*own, *apt.closure(*GUEST_PACKAGES, *map(str, own))], job.out)
-    index(job, source["date"])
+    index(job, apt.released())
 
 
 def build_for_role(job: Job) -> None:
@@ -119,17 +161,21 @@ def take(debs: Iterable[Path], out: Path) -> None:
         shutil.copyfile(path, out / re.sub(r"_\d+%3a", "_", path.name))
 
 
-def _package(job: Job, name: str, date: int) -> Path:
+def _package(job: Job, name: str, deb: Deb) -> Path:
     """Make ``<name>_<version>_<arch>.deb``; the same input gives the same bytes."""
     arch = architecture(job.shell)
-    version = f"{job.artifact.version}-{DEB_REVISION}"
+    versions = {a: job.artifact.params[f"{a}_version"] for a in deb.programs}
+    version = f"{next(iter(versions.values()))}-{DEB_REVISION}"
     tree = job.work / name
     remove_tree(tree)
     if (DATA / "debs" / name).exists():
         shutil.copytree(DATA / "debs" / name, tree)
-    for folder in ("DEBIAN", "usr/bin"):
+    for folder in ("DEBIAN", deb.folder, *deb.empty):
         (tree / folder).mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(job.inputs["kubernetes"] / "bin" / name, tree / "usr/bin" / name)
+    size = 0
+    for source in _programs(job, deb):
+        shutil.copyfile(source, tree / deb.folder / source.name)
+        size += source.stat().st_size
     control = {
         "Package": name,
         "Version": version,
@@ -137,26 +183,31 @@ def _package(job: Job, name: str, date: int) -> Path:
         "Maintainer": "Labwright <labwright@localhost>",
         "Section": "admin",
         "Priority": "optional",
-        "Installed-Size": str((tree / "usr/bin" / name).stat().st_size // 1024 + 1),
-        "Depends": DEPENDS[name],
-        "Description": f"{SUMMARIES[name]}\n Compiled from Debian's source package kubernetes.",
+        "Installed-Size": str(size // 1024 + 1),
+        **{field: value.format_map(versions) for field, value in deb.fields.items()},
+        "Description": f"{deb.summary}\n Compiled by Labwright from Go modules.",
     }
-    text = "".join(f"{field}: {value}\n" for field, value in control.items() if value)
+    text = "".join(f"{field}: {value}\n" for field, value in control.items())
     (tree / "DEBIAN/control").write_text(text, encoding="utf-8")
     for path in tree.rglob("*"):
         run = path.is_dir() or (path.parent.name in {"bin", "DEBIAN"} and path.name != "control")
         path.chmod(0o755 if run else 0o644)
     tree.chmod(0o755)
-    deb = job.work / f"{name}_{version}_{arch}.deb"
-    job.say(f"pack {deb.name}")
+    target = job.work / f"{name}_{version}_{arch}.deb"
+    job.say(f"pack {target.name}")
     # zstd unpacks several times as fast as xz, on each node, at a fifth more bytes; one thread,
     # because the number of threads shows in the bytes.
     flags = ["--root-owner-group", "-Zzstd", "-z9", "--threads-max=1"]
-    job.run(
-        ["dpkg-deb", *flags, "--build", tree, deb],
-        env={"SOURCE_DATE_EPOCH": str(date)},
-    )
-    return deb
+    env = {"SOURCE_DATE_EPOCH": str(BUILT)}
+    job.run(["dpkg-deb", *flags, "--build", tree, target], env=env)
+    return target
+
+
+def _programs(job: Job, deb: Deb) -> Iterator[Path]:
+    """Find what goes into a package: the programs it names of an artifact, or all of them."""
+    for artifact, names in deb.programs.items():
+        there = job.inputs[artifact] / "bin"
+        yield from (there / name for name in names) if names else sorted(there.iterdir())
 
 
 def _release(folder: Path, names: Sequence[str], date: int) -> str:

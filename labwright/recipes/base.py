@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,35 +15,27 @@ from labwright.tools.shell import Result, Shell
 
 SUITE = "bookworm"
 DATA = Path(__file__).parent / "data"
-# Kubernetes 1.20 and CoreDNS are built with Debian 12's Go, whatever other Go is on PATH.
-GO_ROOT = Path("/usr/lib/go-1.19")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 HOST_PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "kubernetes": (
-            "debian-archive-keyring",
-            "dpkg-dev",
-            "gcc",
-            "golang-1.19-go",
-            "golang-github-modern-go-reflect2-dev",
-            "jq",
-            "libc6-dev",
-            "make",
-            "rsync",
+        "go": (),
+        "kubernetes": ("ca-certificates", "gcc", "libc6-dev"),
+        "runc": ("ca-certificates", "gcc", "libc6-dev", "libseccomp-dev", "pkg-config"),
+        **dict.fromkeys(
+            (
+                *("containerd", "cni-plugins", "cri-tools", "etcd"),
+                *("cert-manager", "coredns", "local-path", "metallb", "metrics-server", "registry"),
+            ),
+            ("ca-certificates",),
         ),
-        "cert-manager": ("ca-certificates",),
-        "coredns": ("ca-certificates", "golang-1.19-go"),
-        "local-path": ("ca-certificates",),
-        "metrics-server": ("ca-certificates",),
-        "metallb": ("ca-certificates",),
         "traefik": (),
         "base": ("debian-archive-keyring", "mmdebstrap", "uidmap"),
         "machine-root": ("debian-archive-keyring", "mmdebstrap", "uidmap"),
         "box": ("e2fsprogs", "fdisk", "grub-pc-bin", "qemu-utils"),
         "apt": ("apt-utils", "debian-archive-keyring"),
         "apt-role": ("apt-utils", "debian-archive-keyring"),
-        "images": ("binutils", "debian-archive-keyring"),
+        "images": ("debian-archive-keyring",),
         "bundle": (),
         "charts": (),
         "collect": ("apt-utils", "debian-archive-keyring"),
@@ -62,7 +53,8 @@ class Job:
 
     ``work`` survives an interruption and is where finished steps are found again; ``out`` is
     empty at the start and becomes the entry; ``inputs`` maps each need's id to its entry.
-    ``plan`` is the lab that it is made for; most recipes do not depend on it.
+    ``plan`` is the lab that it is made for; most recipes do not depend on it. ``shared`` is a
+    folder that outlives the job, where a recipe may keep what makes the next one faster.
     """
 
     artifact: Artifact
@@ -72,6 +64,12 @@ class Job:
     shell: Shell
     say: Callable[[str], None]
     plan: Plan | None = None
+    shared: Path | None = None
+
+    @property
+    def cache(self) -> Path:
+        """The folder for what other jobs may use too; nothing may depend on its being filled."""
+        return self.shared or self.work / "cache"
 
     @property
     def lab(self) -> Plan:
@@ -114,18 +112,6 @@ class Job:
 
 
 Recipe = Callable[[Job], None]
-
-
-def go_env(work: Path) -> dict[str, str]:
-    """Give the environment for Debian's Go with all it writes below ``work``."""
-    return {
-        "PATH": f"{GO_ROOT / 'bin'}{os.pathsep}{os.environ['PATH']}",
-        "GOROOT": str(GO_ROOT),
-        "GOPATH": str(work / "gopath"),
-        "GOCACHE": str(work / "gocache"),
-        "GOFLAGS": "-trimpath",
-        "CGO_ENABLED": "0",
-    }
 
 
 def architecture(shell: Shell) -> str:

