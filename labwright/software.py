@@ -201,18 +201,39 @@ def _box(given: Inputs, provider: Provider, guest: Guest, supply: SupplyName) ->
 def _solve(
     given: Inputs, provider: Provider, supply: Supply
 ) -> tuple[solver.Solution, tuple[Choice, ...]]:
-    """Solve with the default add-ons, or without them where they are in the way."""
+    """Solve with the supply's versions, or with all that a mirror may hold where that is asked."""
     problem = _problem(given, provider, supply)
+    try:
+        return _solve_with_defaults(given, problem)
+    except solver.Unsolvable:
+        if supply.name != "upstream" or "kubernetes" not in given.spec.mirrors.apt:
+            raise
+    # A mirror holds what its owner put there: a version of another supply may be in it.
+    facts = {name: fact for name, fact in problem.facts.items() if name != "supply"}
+    return _solve_with_defaults(given, replace(problem, facts=facts))
+
+
+def _solve_with_defaults(
+    given: Inputs, problem: solver.Problem
+) -> tuple[solver.Solution, tuple[Choice, ...]]:
+    """Solve with the default add-ons, or without them where they are in the way."""
     soft = [name for name in DEFAULTS if name not in problem.asked_for]
-    if soft:
-        wanted = (problem.wanted[0], *soft, *problem.wanted[1:])
-        try:
-            return solver.solve(_anywhere(given.catalog, soft), _with(problem, wanted)), ()
-        except solver.Unsolvable as error:
-            why = error.findings[0].what
-            left = tuple(Choice(name, "none", why) for name in soft)
-            return solver.solve(given.catalog, problem), left
-    return solver.solve(given.catalog, problem), ()
+    wanted = (problem.wanted[0], *soft, *problem.wanted[1:])
+    try:
+        solution = solver.solve(_anywhere(given.catalog, soft), replace(problem, wanted=wanted))
+    except solver.Unsolvable as error:
+        why = error.findings[0].what
+        left = tuple(Choice(name, "none", why) for name in soft)
+        return solver.solve(given.catalog, problem), left
+    had = {name: v for name, v in solution.versions.items() if _had(given, problem, name)}
+    return replace(solution, versions=had), ()
+
+
+def _had(given: Inputs, problem: solver.Problem, name: str) -> bool:
+    """Whether the supply has a component at all: a default only holds Kubernetes back there."""
+    known = given.catalog.components[name]
+    supply = problem.facts.get("supply", "")
+    return not supply or any(supply in r.supplies or not r.supplies for r in known.releases)
 
 
 def _anywhere(catalog: Catalog, names: Collection[str]) -> Catalog:
@@ -228,9 +249,6 @@ def _anywhere(catalog: Catalog, names: Collection[str]) -> Catalog:
 def _problem(given: Inputs, provider: Provider, supply: Supply) -> solver.Problem:
     spec, host = given.spec, given.host
     facts: dict[str, str] = {"provider": provider.name, "supply": supply.name}
-    if supply.name == "upstream" and "kubernetes" in spec.mirrors.apt:
-        # A mirror holds what its owner put there: all that we know may be in it.
-        del facts["supply"]
     if provider.name == "docker" or supply.name == "packages":
         facts["guest"] = "debian-12"
     elif given.survey and given.survey.guest in given.catalog.guests:
@@ -250,10 +268,6 @@ def _problem(given: Inputs, provider: Provider, supply: Supply) -> solver.Proble
     wanted = dict.fromkeys(("kubernetes", *spec.versions, *PARTS[supply.name], *addons, "guest"))
     kept = {**given.locked.versions, "guest": given.locked.word("guest")}
     return solver.Problem(tuple(wanted), facts, wishes, {k: v for k, v in kept.items() if v})
-
-
-def _with(problem: solver.Problem, wanted: tuple[str, ...]) -> solver.Problem:
-    return solver.Problem(wanted, problem.facts, problem.wishes, problem.kept)
 
 
 def _with_own_chart(given: Inputs) -> Inputs:

