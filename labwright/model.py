@@ -28,6 +28,7 @@ SUPPLY_PORT = 8750
 ProviderName = Literal["virtualbox", "libvirt", "docker", "hosts"]
 SupplyName = Literal["upstream", "packages", "bundle"]
 RancherTls = Literal["lab", "rancher"]
+KubeProxyMode = Literal["iptables", "nftables"]
 # An init that takes 15 s on this processor took 114 s under emulation (docs/libvirt.md): waits
 # are generous already, and half of that ratio on top of them never ended a wait too soon.
 EMULATED_PATIENCE = 4
@@ -165,6 +166,7 @@ class Spec:
     rancher: RancherSpec = RancherSpec()
     load_balancer: tuple[IPv4Address, IPv4Address] | None = None
     machines: tuple[Existing, ...] = ()
+    kube_proxy: KubeProxyMode | None = None
 
 
 def out_of_place(
@@ -219,7 +221,8 @@ class HostFacts:
     """What was measured on this computer. Memory and disk in MiB; caps are CAP_… names.
 
     ``docker_api`` is ``None`` where no daemon answers, and ``docker_why`` then says why not;
-    ``nfs`` says whether its kernel can mount NFS;
+    ``nfs`` says whether its kernel can mount NFS, ``nf_tables`` whether it has nftables, ``None``
+    where that cannot be told;
     ``kvm`` says that its device opens, and ``kvm_boots`` whether guests came up under it: ``None``
     where no lab asked. ``libvirt`` is ``answers``, ``denied`` or ``absent``;
     ``go_modules`` is ``None`` where no Go is installed to ask with; ``upstream`` says for each of
@@ -262,6 +265,7 @@ class HostFacts:
     mtu: int = 1500
     way_out: str = ""
     listening: frozenset[int] = frozenset()
+    nf_tables: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -575,7 +579,6 @@ class Plan:
     origin: SupplyName
     guest: str
     versions: Mapping[str, str]
-    kubeadm_api: str
     subnet: IPv4Network
     host_address: IPv4Address
     pods: IPv4Network
@@ -608,6 +611,7 @@ class Plan:
     owner: str = ""
     tunnel: bool = False
     management: IPv4Network | None = None
+    kube_proxy: KubeProxyMode = "iptables"
 
     @property
     def patience(self) -> int:

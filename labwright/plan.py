@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import TypeVar
 
 from labwright import keys, site
-from labwright.catalog import Catalog, kubeadm_api, minor
-from labwright.errors import Finding, HostError, errors
+from labwright.catalog import Catalog, minor
+from labwright.errors import Finding, HostError, SpecError, errors
 from labwright.model import (
     Choice,
     HostFacts,
+    KubeProxyMode,
     Node,
     NodeFacts,
     NodeSpec,
@@ -42,6 +43,7 @@ def build(given: Inputs) -> Plan:
     provider, provider_choice, told = _provider(given.spec, host, given.locked.word("provider"))
     place = site.settle(given, provider)
     spec, software, networks = place.spec, place.software, place.networks
+    kube_proxy, proxy_choice, proxy_told = _kube_proxy(spec, provider, host, place.facts)
     return Plan(
         name=spec.name,
         provider=provider.name,
@@ -49,7 +51,6 @@ def build(given: Inputs) -> Plan:
         origin=software.origin,
         guest=software.guest.name,
         versions=software.versions,
-        kubeadm_api=kubeadm_api(software.versions["kubernetes"]),
         subnet=networks.subnet,
         host_address=place.host_address,
         pods=networks.pods,
@@ -69,12 +70,13 @@ def build(given: Inputs) -> Plan:
         host_cpus=host.cpus,
         box=software.box,
         own_box=software.own_box,
-        choices=(provider_choice, *place.choices),
+        choices=(provider_choice, *place.choices, proxy_choice),
         warnings=(
             *(finding for finding in told if finding.level == "warning"),
             *place.warnings,
             *_too_small(spec, software),
             *_unmountable(spec, place.facts),
+            *proxy_told,
         ),
         wanted=software.wanted,
         bundle=given.bundled.folder if given.bundled else "",
@@ -86,6 +88,7 @@ def build(given: Inputs) -> Plan:
         owner=given.owner if spec.machines else "",
         tunnel=place.tunnel,
         management=networks.management,
+        kube_proxy=kube_proxy,
     )
 
 
@@ -126,6 +129,47 @@ def _provider(
         reasons.append(f"{name}: {spoken[0].what}")
         found_all.extend(spoken)
     raise HostError(found_all)
+
+
+def _kube_proxy(
+    spec: Spec, provider: Provider, host: HostFacts, facts: NodeFacts
+) -> tuple[KubeProxyMode, Choice, Sequence[Finding]]:
+    """Choose what kube-proxy writes its rules with.
+
+    Raises SpecError where the nodes share a kernel that is known to lack nftables.
+    """
+    if spec.kube_proxy is None:
+        why = "works with every kernel that a node can have"
+        return "iptables", Choice("kube-proxy", "iptables", why), ()
+    choice = Choice("kube-proxy", spec.kube_proxy, "lab.yaml asks for it")
+    # Machines that exist may be containers too, but not on this computer's kernel.
+    known = host.nf_tables if provider.caps.boots else None
+    if spec.kube_proxy != "nftables" or facts.own_kernel or known:
+        return spec.kube_proxy, choice, ()
+    if known is None:
+        return spec.kube_proxy, choice, (_untold_nftables(),)
+    raise SpecError(
+        Finding(
+            "spec.no-nftables",
+            "error",
+            "this host's kernel has no nftables",
+            "the nodes are containers and share it (CONFIG_NF_TABLES is not set)",
+            "kube_proxy: iptables, or a provider of virtual machines",
+            "kube_proxy",
+            "https://kubernetes.io/docs/reference/networking/virtual-ips/",
+        )
+    )
+
+
+def _untold_nftables() -> Finding:
+    return Finding(
+        "host.nftables-unknown",
+        "warning",
+        "whether the nodes' kernel has nftables cannot be told",
+        "they are containers, and its configuration is not readable; without it no Service answers",
+        "kube_proxy: iptables, if kube-proxy does not become ready",
+        "kube_proxy",
+    )
 
 
 def _rancher(given: Inputs) -> Rancher:

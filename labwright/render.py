@@ -171,7 +171,6 @@ def supply_facts(plan: Plan, stock: Stocked, url: str) -> dict[str, Any]:
     return {
         "lab_name": plan.name,
         "lab_kubernetes_version": plan.versions["kubernetes"],
-        "lab_kubeadm_api": plan.kubeadm_api,
         "lab_apt_sources": apt_sources(plan, url),
         "lab_packages": dict(stock.packages),
         "lab_images": [
@@ -196,6 +195,7 @@ def supply_facts(plan: Plan, stock: Stocked, url: str) -> dict[str, Any]:
         "lab_own_kernel": plan.facts.own_kernel,
         "lab_restrict_oom_score_adj": plan.facts.restrict_oom_score_adj,
         "lab_conntrack_tunable": plan.facts.conntrack_tunable,
+        "lab_kube_proxy_mode": plan.kube_proxy,
         "lab_nfs": plan.facts.nfs,
         "lab_patience": plan.patience,
         "lab_upstream_dns": [str(address) for address in plan.nameservers],

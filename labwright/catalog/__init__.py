@@ -40,24 +40,12 @@ __all__ = [
     "Kind",
     "Release",
     "asked",
-    "kubeadm_api",
     "load",
     "matches",
     "minor",
 ]
 
 CATALOG = Path(__file__).parent.with_name("catalog.toml")
-
-
-def kubeadm_api(version: str) -> str:
-    """Give the newest kubeadm API version that a Kubernetes version reads.
-
-    v1beta2 came with 1.15, v1beta3 with 1.22, v1beta4 with 1.31, and 1.37 reads v1beta4 alone
-    (https://kubernetes.io/docs/reference/config-api/; kubernetes/kubernetes#136016).
-    """
-    if minor(version) >= (1, 31):
-        return "v1beta4"
-    return "v1beta3" if minor(version) >= (1, 22) else "v1beta2"
 
 
 @cache

@@ -71,7 +71,7 @@ class Retire:
 
     def _take_out(self, run: Run, ssh: Ssh, first: str, name: str) -> None:
         drain = (
-            f"sudo kubectl {ADMIN} drain {name} --ignore-daemonsets --delete-local-data --force "
+            f"sudo kubectl {ADMIN} drain {name} --ignore-daemonsets --delete-emptydir-data --force "
             f"--timeout={DRAIN_DEADLINE * run.plan.patience}s"
         )
         delete = f"sudo kubectl {ADMIN} delete node {name} --ignore-not-found"
@@ -144,6 +144,7 @@ def refuse_changes(made: Plan, wanted: Plan) -> None:
         "network.subnet": (str(made.subnet), str(wanted.subnet)),
         "network.pods": (str(made.pods), str(wanted.pods)),
         "network.services": (str(made.services), str(wanted.services)),
+        "kube_proxy": (made.kube_proxy, wanted.kube_proxy),
     }
     before = {node.name: node for node in made.nodes}
     for node in wanted.nodes:

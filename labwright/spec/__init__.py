@@ -138,6 +138,7 @@ def _spec(file: LabFile, source: str) -> Spec:
         )
         if file.machines
         else (),
+        kube_proxy=None if file.kube_proxy == "auto" else file.kube_proxy,
     )
 
 

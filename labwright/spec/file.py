@@ -259,6 +259,7 @@ class LabFile(_Model):
     tools: Annotated[int, Field(ge=0, le=1, strict=True)] = 0
     nas: Annotated[int, Field(ge=0, le=1, strict=True)] = 0
     schedule_on_control_planes: bool = False
+    kube_proxy: Literal["auto", "iptables", "nftables"] = "auto"
     defaults: NodeFile = NodeFile()
     nodes: dict[str, NodeFile] = {}
     addons: list[str] = ["dns"]

@@ -92,6 +92,7 @@ def _finding(item: Mapping[str, Any], where: str) -> Finding:
         "box.version": 'one version in quotes, such as "202510.26.0"',
         "rancher.hostname": "a whole name in small letters, such as rancher.example.internal",
         "rancher.tls": "lab or rancher",
+        "kube_proxy": "auto, iptables or nftables",
         "supply": "auto, upstream, packages, or bundle: and a folder, an archive or an address",
     }
     if loc[0] == "provider":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import gzip
 import ipaddress
 import os
 import platform
@@ -10,6 +11,7 @@ import re
 import shutil
 import socket
 import tempfile
+import zlib
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -68,6 +70,7 @@ def facts(shell: Shell) -> HostFacts:
             mtu=mtu,
             way_out=way_out,
             listening=ports.result(),
+            nf_tables=has_nf_tables(Path("/"), platform.release()),
         )
 
 
@@ -106,6 +109,38 @@ def mounts_nfs(root: Path) -> bool:
         return True
     modules = root / "lib/modules" / platform.release() / "kernel/fs/nfs"
     return modules.is_dir() and any(modules.glob("nfs.ko*"))
+
+
+def has_nf_tables(root: Path, release: str) -> bool | None:
+    """Whether the kernel has nftables, or a module of it that can be loaded.
+
+    ``None`` where nothing here tells: neither the kernel's configuration nor its modules.
+    """
+    if (root / "sys/module/nf_tables").exists():
+        return True
+    text = _kernel_config(root, release)
+    if text is None:
+        return None
+    match = re.search(r"^CONFIG_NF_TABLES=([ym])$", text, re.MULTILINE)
+    if match and match[1] == "m":
+        # A container's file system, or that of a host after an upgrade, need not have the module.
+        modules = root / "lib/modules" / release
+        return True if any(modules.rglob("nf_tables.ko*")) else None
+    return match is not None
+
+
+def _kernel_config(root: Path, release: str) -> str | None:
+    """Return the configuration of the running kernel; ``None`` where it is not readable."""
+    try:
+        return gzip.decompress((root / "proc/config.gz").read_bytes()).decode()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError):
+        pass
+    for path in (f"boot/config-{release}", f"lib/modules/{release}/config"):
+        try:
+            return (root / path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+    return None
 
 
 def _tools(shell: Shell) -> dict[str, Tool]:

@@ -93,8 +93,8 @@ def test_node_is_ready(nodes: Mapping[str, Any], node: str) -> None:
 def test_node_takes_the_pods_it_should(lab: Lab, nodes: Mapping[str, Any], node: str) -> None:
     taints = {taint["key"] for taint in nodes[node]["spec"].get("taints", [])}
     dedicated = node in lab.planes and not lab.facts["schedule_on_control_planes"]
-    keys = {"node-role.kubernetes.io/master", "node-role.kubernetes.io/control-plane"}
-    assert bool(taints & keys) is dedicated, f"{node} has the taints {sorted(taints)}"
+    tainted = "node-role.kubernetes.io/control-plane" in taints
+    assert tainted is dedicated, f"{node} has the taints {sorted(taints)}"
 
 
 def test_node_address_is_in_the_labs_subnet(lab: Lab, nodes: Mapping[str, Any], node: str) -> None:

@@ -44,24 +44,6 @@ def read(tmp_path: Path, text: str) -> Catalog:
 
 
 @pytest.mark.parametrize(
-    ("version", "api"),
-    [
-        ("1.15.0", "v1beta2"),
-        ("1.20.2", "v1beta2"),
-        ("1.21.14", "v1beta2"),
-        ("1.22.0", "v1beta3"),
-        ("1.22", "v1beta3"),
-        ("1.30.9", "v1beta3"),
-        ("1.31.0", "v1beta4"),
-        ("1.37.2", "v1beta4"),
-        ("2.0.0", "v1beta4"),
-    ],
-)
-def test_the_api_kubeadm_reads(version: str, api: str) -> None:
-    assert catalog.kubeadm_api(version) == api
-
-
-@pytest.mark.parametrize(
     ("expression", "value", "fits"),
     [
         (">=1.36,<1.37", "1.36.4", True),

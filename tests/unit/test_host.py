@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import platform
 from pathlib import Path
 
 import pytest
 
 from labwright.tools import host
-from labwright.tools.host import CAPS, caps_of, mounts_nfs
+from labwright.tools.host import CAPS, caps_of, has_nf_tables, mounts_nfs
 from labwright.tools.shell import Shell
 
 
@@ -86,3 +87,42 @@ def test_a_program_says_its_version(tmp_path: Path, said: str, version: str) -> 
     program.write_text(f"#!/bin/sh\ncat <<'END'\n{said}\nEND\n")
     program.chmod(0o755)
     assert host.version(Shell(), str(program)) == version
+
+
+@pytest.mark.parametrize(
+    ("files", "has"),
+    [
+        ({"sys/module/nf_tables/refcnt": "1"}, True),
+        ({"boot/config-6.1": "CONFIG_NF_TABLES=y\nCONFIG_NF_TABLES_INET=y\n"}, True),
+        ({"boot/config-6.1": "# CONFIG_NF_TABLES is not set\nCONFIG_NF_TABLES_INET=y\n"}, False),
+        ({"lib/modules/6.1/config": "CONFIG_NET=y\n"}, False),
+        (
+            {
+                "boot/config-6.1": "CONFIG_NF_TABLES=m\n",
+                "lib/modules/6.1/kernel/net/netfilter/nf_tables.ko.xz": "",
+            },
+            True,
+        ),
+        ({"boot/config-6.1": "CONFIG_NF_TABLES=m\n"}, None),
+        ({"boot/config-6.0": "CONFIG_NF_TABLES=y\n"}, None),
+        ({"proc/config.gz": "no gzip"}, None),
+        ({}, None),
+    ],
+)
+def test_a_kernel_has_nftables(tmp_path: Path, files: dict[str, str], has: bool | None) -> None:
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert has_nf_tables(tmp_path, "6.1") is has
+
+
+@pytest.mark.parametrize(("word", "has"), [("=y", True), (" is not set", False)])
+def test_a_kernels_own_word_on_nftables_counts_first(tmp_path: Path, word: str, has: bool) -> None:
+    for name, content in {
+        "proc/config.gz": gzip.compress(f"# or not\nCONFIG_NF_TABLES{word}\n".encode()),
+        "boot/config-6.1": b"CONFIG_NF_TABLES=y\n" if not has else b"",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(content)
+    assert has_nf_tables(tmp_path, "6.1") is has

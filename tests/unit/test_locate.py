@@ -162,6 +162,16 @@ def test_a_damaged_plan_is_said(tmp_path: Path, content: bytes) -> None:
     assert caught.value.findings[0].id == "host.plan-unreadable"
 
 
+def test_a_plan_with_a_field_that_is_gone_is_read(tmp_path: Path) -> None:
+    folder = Workdir(tmp_path, "lab")
+    plan = planned()
+    save_plan(folder, plan)
+    content = json.loads((folder.path / "plan.json").read_text())
+    del content["kube_proxy"]
+    (folder.path / "plan.json").write_text(json.dumps({**content, "kubeadm_api": "v1beta2"}))
+    assert read_plan(folder) == plan
+
+
 def test_a_plan_of_an_older_labwright_is_said(tmp_path: Path) -> None:
     folder = Workdir(tmp_path, "lab")
     save_plan(folder, planned())

@@ -198,7 +198,6 @@ def test_kubernetes_versions(asked: str) -> None:
         "busybox": "1.35.0",
     }
     assert (plan.supply, plan.origin, plan.guest) == ("packages", "packages", "debian-12")
-    assert plan.kubeadm_api == "v1beta2"
 
 
 @pytest.mark.parametrize("supply", ["auto", "packages"])
@@ -213,14 +212,6 @@ def test_an_unknown_kubernetes_version_names_what_there_is(asked: str, supply: s
     # The nearest that the supply has, which is not the same one for each.
     nearest = "1.20.2" if supply == "packages" else "1.30.14"
     assert finding.fix == f'kubernetes: "{nearest}"'
-
-
-@pytest.mark.parametrize(
-    ("version", "api"),
-    [("1.20.2", "v1beta2"), ("1.30", "v1beta3"), ("1.31", "v1beta4"), ("1.36", "v1beta4")],
-)
-def test_kubeadm_is_given_an_api_that_it_reads(version: str, api: str) -> None:
-    assert planned({"kubernetes": version}).kubeadm_api == api
 
 
 OFFLINE = replace(DEBIAN, go_modules=False)
@@ -331,6 +322,35 @@ def test_a_nas_that_no_pod_can_mount_is_worth_a_warning(
     plan = planned({"nas": nas, "provider": provider}, host)
     assert ("host.no-nfs" in {w.id for w in plan.warnings}) is warned
     assert plan.facts.nfs is (nfs or provider != "docker")
+
+
+@pytest.mark.parametrize(
+    ("asked", "provider", "nf_tables", "chosen", "warned"),
+    [
+        ("auto", "docker", True, "iptables", False),
+        ("auto", "libvirt", True, "iptables", False),
+        ("iptables", "docker", False, "iptables", False),
+        ("nftables", "docker", True, "nftables", False),
+        ("nftables", "docker", None, "nftables", True),
+        # A machine has a kernel of its own, whatever the host's lacks.
+        ("nftables", "libvirt", False, "nftables", False),
+    ],
+)
+def test_what_kube_proxy_writes_its_rules_with(
+    asked: str, provider: str, nf_tables: bool | None, chosen: str, warned: bool
+) -> None:
+    host = replace(HOSTS[provider], nf_tables=nf_tables)
+    plan = planned({"kube_proxy": asked, "provider": provider}, host)
+    assert plan.kube_proxy == chosen
+    assert [c.chosen for c in plan.choices if c.what == "kube-proxy"] == [chosen]
+    assert ("host.nftables-unknown" in {w.id for w in plan.warnings}) is warned
+
+
+def test_nftables_is_refused_where_the_shared_kernel_lacks_it() -> None:
+    error = refused(SpecError, {"kube_proxy": "nftables"}, replace(DEBIAN, nf_tables=False))
+    (finding,) = error.findings
+    assert (finding.id, finding.where) == ("spec.no-nftables", "kube_proxy")
+    assert "kube_proxy: iptables" in finding.fix
 
 
 def test_places_follow_the_networks_of_lab_yaml() -> None:

@@ -166,7 +166,6 @@ def test_the_inventory_has_the_facts() -> None:
     expected = {
         "lab_name": "lab",
         "lab_kubernetes_version": "1.20.2",
-        "lab_kubeadm_api": "v1beta2",
         "lab_subnet": "192.168.56.0/24",
         "lab_pod_cidr": "10.244.0.0/16",
         "lab_service_cidr": "10.96.0.0/16",
@@ -181,6 +180,7 @@ def test_the_inventory_has_the_facts() -> None:
         "lab_own_kernel": False,
         "lab_restrict_oom_score_adj": False,
         "lab_conntrack_tunable": False,
+        "lab_kube_proxy_mode": "iptables",
         "lab_upstream_dns": ["10.0.0.2"],
     }
     assert {name: shared.get(name) for name in expected} == expected

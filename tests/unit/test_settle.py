@@ -10,7 +10,7 @@ import pytest
 
 from labwright.render import ROOT
 
-MASTER, CONTROL_PLANE = "node-role.kubernetes.io/master", "node-role.kubernetes.io/control-plane"
+CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 PODS = "10.244.0.0/24"
 NOT_READY = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
 
@@ -29,51 +29,33 @@ def loaded() -> ModuleType:
 SETTLE = loaded()
 
 
-def taint(key: str) -> dict[str, str]:
-    return {"key": key, "effect": "NoSchedule"}
+TAINT = {"key": CONTROL_PLANE, "effect": "NoSchedule"}
 
 
-def node(*taints: dict[str, str], labels: tuple[str, ...] = (), pods: str = PODS) -> Any:
+def node(*taints: dict[str, str], pods: str = PODS) -> Any:
     """A node as the API gives it: what it has nothing of is not there."""
     spec = {**({"podCIDR": pods} if pods else {}), **({"taints": [*taints]} if taints else {})}
-    metadata = {"name": "n", **({"labels": dict.fromkeys(labels, "")} if labels else {})}
-    return {"metadata": metadata, "spec": spec}
+    return {"metadata": {"name": "n"}, "spec": spec}
 
 
 def patch(found: Any, *, schedulable: bool, role: str = "control_plane") -> Any:
     return SETTLE.patch_for({"name": "n", "role": role, "pod_cidr": PODS}, found, schedulable)
 
 
-@pytest.mark.parametrize("names", [(MASTER,), (CONTROL_PLANE,), (MASTER, CONTROL_PLANE)])
-def test_a_schedulable_control_plane_loses_its_taints_and_no_other(names: tuple[str, ...]) -> None:
-    taints = [taint(name) for name in names]
-    assert patch(node(*taints), schedulable=True) == {"taints": []}
-    assert patch(node(NOT_READY, *taints), schedulable=True) == {"taints": [NOT_READY]}
+def test_a_schedulable_control_plane_loses_its_taint_and_no_other() -> None:
+    assert patch(node(TAINT), schedulable=True) == {"taints": []}
+    assert patch(node(NOT_READY, TAINT), schedulable=True) == {"taints": [NOT_READY]}
 
 
-@pytest.mark.parametrize(
-    ("labels", "name"),
-    [
-        ((MASTER,), MASTER),
-        ((MASTER, CONTROL_PLANE), MASTER),
-        ((CONTROL_PLANE,), CONTROL_PLANE),
-        ((), CONTROL_PLANE),
-    ],
-    ids=["1.19", "1.20", "1.24", "no label"],
-)
-def test_a_dedicated_control_plane_gets_its_taint_back(labels: tuple[str, ...], name: str) -> None:
-    assert patch(node(labels=labels), schedulable=False) == {"taints": [taint(name)]}
-    both = [NOT_READY, taint(name)]
-    assert patch(node(NOT_READY, labels=labels), schedulable=False) == {"taints": both}
+def test_a_dedicated_control_plane_gets_its_taint_back() -> None:
+    assert patch(node(), schedulable=False) == {"taints": [TAINT]}
+    assert patch(node(NOT_READY), schedulable=False) == {"taints": [NOT_READY, TAINT]}
 
 
 @pytest.mark.parametrize("schedulable", [True, False])
-@pytest.mark.parametrize("labels", [(MASTER, CONTROL_PLANE), (CONTROL_PLANE,)])
 @pytest.mark.parametrize("tainted", [True, False])
-def test_a_node_that_was_patched_needs_no_other_patch(
-    schedulable: bool, labels: tuple[str, ...], tainted: bool
-) -> None:
-    found = node(*([taint(labels[0])] if tainted else []), labels=labels, pods="")
+def test_a_node_that_was_patched_needs_no_other_patch(schedulable: bool, tainted: bool) -> None:
+    found = node(*([TAINT] if tainted else []), pods="")
     first = patch(found, schedulable=schedulable)
     assert ("taints" in first) is (schedulable is tainted)
     found["spec"] |= first

@@ -48,6 +48,7 @@ def test_defaults_are_three_nodes() -> None:
         ({"kubernetes": 1.20}, "kubernetes", "spec.value-error"),
         ({"kubernetes": "latest"}, "kubernetes", "spec.string-pattern-mismatch"),
         ({"provider": "vmware"}, "provider", "spec.literal-error"),
+        ({"kube_proxy": "ipvs"}, "kube_proxy", "spec.literal-error"),
         ({"addons": ["dsn"]}, "addons.0", "spec.unknown-addon"),
         ({"supply": "bundle:"}, "supply", "spec.string-pattern-mismatch"),
         ({"versions": {"etcd": 3.5}}, "versions.etcd", "spec.value-error"),
@@ -177,6 +178,7 @@ def test_a_misspelt_key_names_the_likely_one() -> None:
     ("raw", "fix"),
     [
         ({"provider": "virtualbx"}, "did you mean virtualbox?"),
+        ({"kube_proxy": "ipvs"}, "auto, iptables or nftables"),
         ({"box": "me/node"}, 'a box such as {name: me/node, version: "1.2.0"}'),
         ({"box": {"version": "1.0"}}, "the name that Vagrant has it by, such as me/node"),
         ({"defaults": {"disk": "2GiB"}}, "4GiB to 4TiB, such as 20GiB"),

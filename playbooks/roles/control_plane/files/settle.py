@@ -14,7 +14,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-CONTROL_PLANE_TAINTS = ("node-role.kubernetes.io/master", "node-role.kubernetes.io/control-plane")
+CONTROL_PLANE_TAINT = "node-role.kubernetes.io/control-plane"
 # kubelet gives a sign of life every 10 s. An older one means that "Ready" is only a memory: the
 # control plane takes 40 s to notice that a kubelet is gone.
 FRESH_SECONDS = 20.0
@@ -55,14 +55,11 @@ def patch_for(plan: Json, node: Json, schedulable: bool) -> Json:
     if not node["spec"].get("podCIDR"):
         patch |= {"podCIDR": plan["pod_cidr"], "podCIDRs": [plan["pod_cidr"]]}
     taints = node["spec"].get("taints", [])
-    wanted = [taint for taint in taints if taint["key"] not in CONTROL_PLANE_TAINTS]
+    wanted = [taint for taint in taints if taint["key"] != CONTROL_PLANE_TAINT]
     if schedulable and wanted != taints:
         patch["taints"] = wanted
     if not schedulable and plan["role"] == "control_plane" and wanted == taints:
-        # kubeadm took the other name in 1.24, and calls the node by it too.
-        old, new = CONTROL_PLANE_TAINTS
-        name = old if old in node["metadata"].get("labels", {}) else new
-        patch["taints"] = [*taints, {"key": name, "effect": "NoSchedule"}]
+        patch["taints"] = [*taints, {"key": CONTROL_PLANE_TAINT, "effect": "NoSchedule"}]
     return patch
 
 
