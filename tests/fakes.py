@@ -76,10 +76,10 @@ LIBVIRT = replace(
 HOSTS = {"docker": DEBIAN, "virtualbox": VIRTUALBOX, "libvirt": LIBVIRT, "hosts": DEBIAN}
 
 STOCK = Stocked(
-    packages={"kubeadm": "1.20.2-00", "containerd": "1.6.20~ds1-1"},
+    packages={"kubeadm": "1.36.3-1", "containerd.io": "2.3.7-1"},
     images={
         "pause": {
-            "ref": "labwright.local/pause:3.2",
+            "ref": "labwright.local/pause:3.10.2",
             "archive": "pause.tar",
             "digest": "sha256:" + "5e" * 32,
             "size": 700_000,

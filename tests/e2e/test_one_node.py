@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from labwright.supplies.packages import PARTS
 from labwright.tools import workdir
 from tests.e2e.conftest import Folder, docker, gone, interrupt, processes
 
@@ -34,7 +35,7 @@ def test_without_the_go_module_proxy_there_is_no_dns_and_all_say_so(
     # A store as it is on a host that could build all but CoreDNS.
     store = tmp_path / "cache" / "labwright" / "store"
     store.mkdir(parents=True)
-    for name in ("kubernetes", "base", "apt"):
+    for name in ("go", *PARTS, "base", "apt"):
         for entry in (workdir.cache() / "store").glob(f"{name}-*"):
             shutil.copytree(entry, store / entry.name, copy_function=os.link)
     one.more_env.update(XDG_CACHE_HOME=str(tmp_path / "cache"), GOPROXY="off")
@@ -55,7 +56,7 @@ def test_without_the_go_module_proxy_there_is_no_dns_and_all_say_so(
         ("nmae: x\n", 2, "did you mean name?"),
         ("workers: 0\n", 2, "0 workers leave no node"),
         ("workers: 500\nname: a/b\n", 2, "name: 'a/b' is not allowed"),
-        ('supply: packages\nkubernetes: "1.36"\n', 2, "has no Kubernetes 1.36"),
+        ('supply: packages\nkubernetes: "1.34"\n', 2, "has no Kubernetes 1.34"),
         ('kubernetes: "1.37"\nversions: {rancher: "2.15"}\n', 2, "do not go together"),
         ("network: {pods: 10.96.0.0/16, services: 10.96.0.0/20}\n", 2, "overlaps"),
         ("provider: virtualbox\n", 3, "VBoxManage"),

@@ -45,7 +45,7 @@ TOPOLOGIES: Mapping[str, Mapping[str, Any]] = {
 # What a custom lab asks of each supply.
 CUSTOM: Mapping[str, Mapping[str, Any]] = {
     "packages": {
-        "kubernetes": "1.20",
+        "kubernetes": "1.35",
         "mirrors": {"registries": {"docker.io": "http://192.168.58.1:5000"}},
     },
     "upstream": {

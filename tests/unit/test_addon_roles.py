@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader  # type: ignore[import-untyped]
-from ansible.plugins.loader import init_plugin_loader  # type: ignore[import-untyped]
 from ansible.template import Templar, trust_as_template  # type: ignore[import-untyped]
 
 from labwright import catalog
@@ -42,8 +41,6 @@ VERSIONS = {
 # By MetalLB's controller.
 MADE_LATER = {"memberlist"}
 TLS: dict[str, str] = {}
-# Without it no lookup is found.
-init_plugin_loader()
 # All of these are in every Kubernetes from 1.20 to 1.37: none needs a choice by version.
 APIS = {
     "APIService": "apiregistration.k8s.io/v1",

@@ -69,7 +69,7 @@ def test_addresses_are_those_that_others_reach() -> None:
         item("Pod", "dns", spec={"hostNetwork": True}, status={"hostIP": "192.168.56.22"}),
     ]
     found = state_of("dns", items)
-    assert (found.version, found.address) == ("1.10.1", "10.96.0.10:53, 192.168.56.22")
+    assert (found.version, found.address) == ("1.14.7", "10.96.0.10:53, 192.168.56.22")
 
 
 def test_the_load_balancer_is_told_by_what_services_may_get() -> None:
@@ -114,28 +114,16 @@ def test_an_addon_is_built_and_its_image_with_it() -> None:
     assert {"cert-manager", "coredns", "local-path", "metallb", "metrics-server", "traefik"} <= set(
         images.needs
     )
-    assert choice(plan, "add-on traefik") == ("Traefik 3.0.4", "from the Python package index")
+    assert choice(plan, "add-on traefik") == ("Traefik 3.7.15", "from the Python package index")
     assert planned({"addons": ["dns"]}).keys["images"] != plan.keys["images"]
 
 
 def test_what_needs_go_modules_is_left_out_without_them() -> None:
     built = frozenset({built_key("local-path", "0.0.30")})
     plan = planned({"addons": ALL}, OFFLINE, stored=built)
-    assert plan.addons == ("local-path", "registry", "traefik")
+    assert plan.addons == ("local-path", "traefik")
     assert choice(plan, "add-on local-path")[1] == "built before"
     assert choice(plan, "add-on metrics-server") == ("none", "the Go module proxy does not answer")
-
-
-def test_a_debian_package_becomes_an_image_only_where_it_is_asked_for() -> None:
-    without, with_it = planned({"addons": ["dns"]}), planned({"addons": ["dns", "registry"]})
-    images, more = (next(a for a in p.artifacts if a.id == "images") for p in (without, with_it))
-    assert dict(more.params) == {**images.params, "registry_version": "2.8.2"}
-    assert more.needs == images.needs
-    assert {a.id for a in with_it.artifacts} == {a.id for a in without.artifacts}
-    assert choice(with_it, "add-on registry") == (
-        "CNCF Distribution 2.8.2",
-        "from Debian's package",
-    )
 
 
 def test_upstream_pulls_the_images_of_what_is_enabled() -> None:
@@ -152,10 +140,10 @@ def test_upstream_pulls_the_images_of_what_is_enabled() -> None:
 
 
 def test_an_addon_that_does_not_go_with_kubernetes_is_refused() -> None:
-    raw = {"supply": "upstream", "addons": ["metrics-server"], "kubernetes": "1.30"}
+    raw = {"supply": "upstream", "addons": ["cert-manager"], "kubernetes": "1.37"}
     with pytest.raises(SpecError) as caught:
         planned(raw, DEBIAN)
-    assert "metrics-server" in caught.value.findings[0].what
+    assert "cert-manager" in caught.value.findings[0].what
 
 
 def test_an_addon_with_a_name_of_its_own_is_found_by_it() -> None:

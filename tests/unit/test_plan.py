@@ -31,6 +31,7 @@ from labwright.plan import pinned
 from labwright.software import Bundled, built_key
 from labwright.spec.file import MAX_WORKERS
 from labwright.supplies.base import collected
+from labwright.supplies.packages import AS_DEBS
 from tests.fakes import (
     DEBIAN,
     HOSTS,
@@ -43,7 +44,7 @@ from tests.fakes import (
     upstream,
 )
 
-COREDNS = built_key("coredns", "1.10.1")
+COREDNS = built_key("coredns", "1.14.7")
 
 
 def choice(plan: Plan, what: str) -> tuple[str, str]:
@@ -186,31 +187,35 @@ def test_a_supply_that_cannot_work_is_refused(change: dict[str, Any], slug: str)
     assert [f.id for f in error.findings] == [slug]
 
 
-@pytest.mark.parametrize("asked", ["auto", "1.20", "1.20.2"])
+@pytest.mark.parametrize("asked", ["auto", "1.36", "1.36.3"])
 def test_kubernetes_versions(asked: str) -> None:
     plan = planned({"kubernetes": asked})
     assert plan.versions == {
-        "kubernetes": "1.20.2",
-        "containerd": "1.6.20",
-        "etcd": "3.4.23",
-        "coredns": "1.10.1",
-        "pause": "3.2",
+        "kubernetes": "1.36.3",
+        "containerd": "2.3.7",
+        "runc": "1.5.3",
+        "cni-plugins": "1.10.0",
+        "cri-tools": "1.36.0",
+        "etcd": "3.6.16",
+        "coredns": "1.14.7",
+        "pause": "3.10.2",
         "busybox": "1.35.0",
     }
     assert (plan.supply, plan.origin, plan.guest) == ("packages", "packages", "debian-12")
 
 
 @pytest.mark.parametrize("supply", ["auto", "packages"])
-@pytest.mark.parametrize("asked", ["1.19", "1.20.3", "1.2", "1.20.22"])
+@pytest.mark.parametrize("asked", ["1.19", "1.20.2", "1.3", "1.20.22"])
 def test_an_unknown_kubernetes_version_names_what_there_is(asked: str, supply: str) -> None:
     error = refused(SpecError, {"kubernetes": asked, "supply": supply})
     assert error.exit_code == 2
     (finding,) = error.findings
     assert (finding.id, finding.where) == ("spec.unknown-version", "kubernetes")
     assert asked in finding.what
-    assert "1.20.2" in finding.why
+    # The newest of each minor that there is.
+    assert ("1.36.3" if supply == "packages" else "1.36.4") in finding.why
     # The nearest that the supply has, which is not the same one for each.
-    nearest = "1.20.2" if supply == "packages" else "1.30.14"
+    nearest = "1.35.4" if supply == "packages" else "1.31.14"
     assert finding.fix == f'kubernetes: "{nearest}"'
 
 
@@ -227,7 +232,7 @@ def test_dns_is_left_out_where_it_cannot_be_had() -> None:
 def test_dns_is_kept_where_it_was_built_before() -> None:
     plan = planned(host=OFFLINE, stored=frozenset({COREDNS}))
     assert plan.addons == ("dns",)
-    assert choice(plan, "cluster DNS") == ("CoreDNS 1.10.1", "built before")
+    assert choice(plan, "cluster DNS") == ("CoreDNS 1.14.7", "built before")
     assert plan.keys["coredns"] == COREDNS
 
 
@@ -239,7 +244,7 @@ def test_dns_of_another_version_does_not_count() -> None:
 def test_dns_is_built_where_the_proxy_may_answer(answer: bool | None) -> None:
     plan = planned(host=replace(DEBIAN, go_modules=answer))
     assert plan.addons == ("dns",)
-    assert choice(plan, "cluster DNS") == ("CoreDNS 1.10.1", "from the Go module proxy")
+    assert choice(plan, "cluster DNS") == ("CoreDNS 1.14.7", "from the Go module proxy")
 
 
 def test_dns_may_be_left_out_by_the_user() -> None:
@@ -667,7 +672,7 @@ def test_machines_of_the_packages_supply_start_from_our_own_box(provider: Provid
     needs = {artifact.id: artifact.needs for artifact in plan.artifacts}
     assert needs[f"box-{provider}"] == ("machine-root",)
     # What is missing in a machine is not what is missing in a container.
-    assert needs["apt"] == ("kubernetes", "machine-root")
+    assert needs["apt"] == (*AS_DEBS, "machine-root")
     assert "base" not in needs
     assert plan.keys["apt"] != planned().keys["apt"]
     (bundled,) = (a for a in collected(plan) if a.id.startswith("box-"))
@@ -748,7 +753,7 @@ def test_a_host_that_builds_none_takes_one_of_ours_that_vagrant_has() -> None:
 def test_a_bundle_brings_its_box() -> None:
     facts = {"provider": "libvirt", "guest": "debian-12", "arch": "x86_64", "supply": "packages"}
     entry = Entry("box-libvirt", "box-libvirt-0123456789abcdef", {"f": FileFact("0" * 64, 1)})
-    versions = {"kubernetes": "1.20.2", "coredns": "1.10.1"}
+    versions = {"kubernetes": "1.36.3", "coredns": "1.14.7"}
     content = Manifest("l", "1", versions, {**facts, "addons": "dns"}, "0" * 64, {entry.id: entry})
     opened = Bundled("/bundle", content, {entry.id: entry.key})
     plan = planned({"provider": "libvirt"}, LIBVIRT, bundled=opened)

@@ -42,6 +42,7 @@ from labwright.plan import pinned
 from labwright.providers import PROVIDERS
 from labwright.recipes import HOST_PACKAGES, pins
 from labwright.render import ROOT
+from labwright.supplies.packages import IN_IMAGES, PARTS
 from labwright.tools import bundle_fetch, bundles, checkup, kvmprobe, libvirt, programs
 from labwright.tools import host as measuring
 from labwright.tools.bundle_bytes import ignore
@@ -91,7 +92,7 @@ def built(tools: Tools, plan: Plan) -> list[str]:
 
 
 def test_an_empty_store_lacks_everything_in_building_order(tools: Tools) -> None:
-    assert built(tools, planned()) == ["kubernetes", "coredns", "base", "apt", "images"]
+    assert built(tools, planned()) == ["go", *PARTS, "coredns", "base", "apt", "images"]
 
 
 def test_a_full_store_lacks_nothing(tools: Tools) -> None:
@@ -103,8 +104,8 @@ def test_a_full_store_lacks_nothing(tools: Tools) -> None:
 def test_what_only_a_finished_step_needed_is_not_made_again(tools: Tools) -> None:
     plan = planned()
     keep(tools, plan, "apt", "base")
-    assert built(tools, plan) == ["kubernetes", "coredns", "images"]
-    keep(tools, plan, "kubernetes", "coredns")
+    assert built(tools, plan) == ["go", "kubernetes", "etcd", "coredns", "images"]
+    keep(tools, plan, *IN_IMAGES, "coredns")
     assert built(tools, plan) == ["images"]
 
 

@@ -86,7 +86,7 @@ def test_rancher_is_not_in_the_packages_supply() -> None:
 def test_a_chart_of_ones_own_is_in_every_supply() -> None:
     own = Chart("/charts/r", "rancher", "0.1.0", "", ">= 1.20.0-0 < 1.37.0-0", "ab" * 32)
     made = planned({"supply": "packages", "addons": ADDONS}, chart=own)
-    assert (made.versions["rancher"], made.versions["kubernetes"]) == ("0.1.0", "1.20.2")
+    assert (made.versions["rancher"], made.versions["kubernetes"]) == ("0.1.0", "1.36.3")
     assert made.rancher is not None
     assert made.rancher.chart is own
     assert [a.id for a in made.artifacts if a.id in {"helm", "rancher", "charts"}] == ["helm"]
@@ -105,9 +105,10 @@ def test_a_kubernetes_that_the_chart_does_not_take_never_boots() -> None:
     assert "kubeVersion: < 1.37.0-0" in found[0].why
 
 
-def test_the_packages_supply_is_too_old_for_a_chart() -> None:
-    found = refused({"supply": "packages", "addons": ADDONS}, chart=OWN)
-    assert "1.20.2" in f"{found[0].what} {found[0].why} {found[0].fix}"
+def test_the_packages_supply_is_too_new_for_a_chart() -> None:
+    old = Chart("/charts/r", "rancher", "2.10.0", "", "< 1.32.0-0", "ab" * 32)
+    found = refused({"supply": "packages", "addons": ADDONS}, chart=old)
+    assert "1.35.4" in f"{found[0].what} {found[0].why} {found[0].fix}"
 
 
 def test_upstream_rancher_has_its_chart_pinned() -> None:

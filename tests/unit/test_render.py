@@ -165,7 +165,7 @@ def test_the_inventory_has_the_facts() -> None:
     shared = nodes["vars"]
     expected = {
         "lab_name": "lab",
-        "lab_kubernetes_version": "1.20.2",
+        "lab_kubernetes_version": "1.36.3",
         "lab_subnet": "192.168.56.0/24",
         "lab_pod_cidr": "10.244.0.0/16",
         "lab_service_cidr": "10.96.0.0/16",
@@ -173,9 +173,9 @@ def test_the_inventory_has_the_facts() -> None:
         "lab_dns_enabled": True,
         "lab_control_plane_endpoint": "192.168.56.11:6443",
         "lab_schedule_on_control_planes": True,
-        "lab_packages": {"kubeadm": "1.20.2-00", "containerd": "1.6.20~ds1-1"},
+        "lab_packages": {"kubeadm": "1.36.3-1", "containerd.io": "2.3.7-1"},
         "lab_image_repository": "labwright.local",
-        "lab_containerd_config_version": 2,
+        "lab_containerd_config_version": 3,
         "lab_cgroup_driver": "systemd",
         "lab_own_kernel": False,
         "lab_restrict_oom_score_adj": False,
@@ -187,7 +187,7 @@ def test_the_inventory_has_the_facts() -> None:
     assert shared["lab_apt_sources"][0]["uris"] == ["http://192.168.56.1:8750/apt/"]
     assert shared["lab_images"][0] == {
         "name": "pause",
-        "ref": "labwright.local/pause:3.2",
+        "ref": "labwright.local/pause:3.10.2",
         "digest": "sha256:" + "5e" * 32,
         "archive_url": "http://192.168.56.1:8750/images/pause.tar",
     }
@@ -319,7 +319,7 @@ def test_nodes_are_told_of_mirrors_and_where_the_vendors_are() -> None:
 @pytest.mark.parametrize(
     ("raw", "containerd", "config"),
     [
-        ({}, "1.6.20", 2),
+        ({}, "2.3.7", 3),
         ({"kubernetes": "1.34", "versions": {"containerd": "1.7"}}, "1.7.29", 2),
         ({"kubernetes": "1.34"}, "2.3.4", 3),
     ],

@@ -108,9 +108,9 @@ def test_rancher_out_of_reach_may_come_from_a_chart_of_one_s_own() -> None:
 
 
 def test_what_only_packages_has_is_taken_from_there() -> None:
-    software = chosen({"kubernetes": "1.20"})
+    software = chosen({"versions": {"runc": "1.5"}})
     assert software.supply == "packages"
-    assert why(software, "supply").startswith("upstream: the upstream supply has no Kubernetes")
+    assert why(software, "supply").startswith("upstream: the upstream supply has no runc")
 
 
 def test_a_supply_that_is_asked_for_is_not_left() -> None:
@@ -182,14 +182,16 @@ def test_a_conflict_is_told_by_the_supply_with_the_most_versions() -> None:
 
 
 def test_a_mirror_of_kubernetes_may_hold_what_we_know() -> None:
-    raw = {"supply": "upstream", "kubernetes": "1.20"}
+    raw = {"supply": "upstream", "kubernetes": "1.36.3", "versions": {"etcd": "3.6.16"}}
     assert refused(Unsolvable, raw, ONLINE).findings[0].what == (
-        "the upstream supply has no Kubernetes 1.20"
+        "the upstream supply has no etcd 3.6.16"
     )
     software = chosen({**raw, "mirrors": MIRRORED})
-    assert (software.supply, software.versions["kubernetes"]) == ("upstream", "1.20.2")
-    assert software.versions["containerd"] == "1.6.20"
-    assert software.wanted.images["kube-apiserver"] == "registry.k8s.io/kube-apiserver:v1.20.2"
+    assert (software.supply, software.versions["etcd"]) == ("upstream", "3.6.16")
+    assert software.wanted.images["etcd"] == "registry.k8s.io/etcd:3.6.16"
+    # What nobody asked for is the vendor's, as a mirror's owner most likely has it.
+    plain = chosen({"supply": "upstream", "kubernetes": "1.36.3", "mirrors": MIRRORED})
+    assert plain.versions["etcd"] == "3.6.8-0"
     assert software.image_repository == "registry.k8s.io"
 
 

@@ -83,27 +83,27 @@ def test_containerd_1_7_and_kubernetes_1_36_are_refused() -> None:
     assert [fits("1.7", n["containerd"]) for n in error.nearest] == [False, True]
 
 
-def test_the_packages_supply_has_one_set() -> None:
+def test_the_packages_supply_has_one_set_of_parts() -> None:
     solution = solved({}, PACKAGES, (*PARTS, "runc", "cni-plugins"))
     assert solution.versions == {
-        "kubernetes": "1.20.2",
-        "containerd": "1.6.20",
-        "etcd": "3.4.23",
-        "coredns": "1.10.1",
-        "pause": "3.2",
+        "kubernetes": "1.37.2",
+        "containerd": "2.3.7",
+        "etcd": "3.6.16",
+        "coredns": "1.14.7",
+        "pause": "3.10.2",
         "busybox": "1.35.0",
         "guest": "debian-12",
-        "runc": "1.1.5",
-        "cni-plugins": "1.1.1",
+        "runc": "1.5.3",
+        "cni-plugins": "1.10.0",
     }
-    assert solution.reasons["kubernetes"] == "the only one in packages"
+    assert solution.reasons["etcd"] == "the only one in packages"
 
 
-def test_a_mirror_that_may_hold_anything_gives_a_whole_old_set_too() -> None:
+def test_a_mirror_that_may_hold_anything_gives_what_is_compiled_here_too() -> None:
     anywhere = {name: word for name, word in UPSTREAM.items() if name != "supply"}
-    old = solved({"kubernetes": "1.20.2"}, anywhere).versions
-    assert old == solved({}, PACKAGES).versions
-    assert fits("1.37", solved({}, anywhere).versions["kubernetes"])
+    wishes = {name: solved({}, PACKAGES).versions[name] for name in ("kubernetes", "etcd")}
+    found = solved(wishes, anywhere).versions
+    assert wishes.items() <= found.items()
 
 
 @pytest.mark.parametrize("guest", REAL.guests)
@@ -113,7 +113,8 @@ def test_by_default_rancher_decides_on_kubernetes(guest: str) -> None:
     rancher = solution.versions["rancher"]
     why = f"the newest that rancher {rancher} allows (rancher-2-15-kubernetes)"
     assert solution.reasons["kubernetes"] == why
-    needs = f"what kubernetes {solution.versions['kubernetes']} needs (kubernetes-1-36-images)"
+    needs = f"the newest that kubernetes {solution.versions['kubernetes']} allows"
+    needs = f"{needs} (kubernetes-1-36-images)"
     assert solution.reasons["etcd"] == needs
 
 
@@ -143,19 +144,18 @@ def test_a_version_that_nobody_knows() -> None:
     assert finding.id == "spec.unknown-version"
     assert finding.what == "the catalog has no Kubernetes 1.99"
     newest = REAL.components["kubernetes"].releases[-1].version
-    assert "1.20.2, " in finding.why
+    assert "1.31.14, " in finding.why
     assert newest in finding.why
-    assert "the upstream supply has 1.30" in finding.why
     assert finding.fix == f'kubernetes: "{newest}"'
     assert error.nearest[0]["kubernetes"] == newest
 
 
 def test_a_version_that_the_supply_lacks() -> None:
-    error = refusal({"kubernetes": "1.36"}, PACKAGES)
+    error = refusal({"kubernetes": "1.34"}, PACKAGES)
     [finding] = error.findings
-    assert finding.what == "the packages supply has no Kubernetes 1.36"
-    assert "1.20.2" in finding.why
-    assert finding.fix == 'kubernetes: "1.20.2"'
+    assert finding.what == "the packages supply has no Kubernetes 1.34"
+    assert "1.36.3" in finding.why
+    assert finding.fix == 'kubernetes: "1.35.4"'
 
 
 def test_a_wish_for_what_is_settled_already() -> None:
@@ -172,7 +172,7 @@ def test_what_no_supply_has() -> None:
     error = refusal({}, {"supply": "packages"}, ("kubernetes", "kube-vip"))
     [finding] = error.findings
     assert finding.what == "the packages supply has no kube-vip"
-    assert finding.fix == 'kubernetes: "1.20.2" without kube-vip'
+    assert finding.fix == 'kubernetes: "1.37.2" without kube-vip'
     assert finding.where == "addons"
 
 

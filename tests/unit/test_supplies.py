@@ -10,6 +10,7 @@ import pytest
 from labwright.model import AptSource, Plan, Wanted
 from labwright.software import Bundled
 from labwright.supplies.base import ROLE_PACKAGES, collected
+from labwright.supplies.packages import PARTS
 from labwright.supplies.upstream import TOOLS
 from tests.fakes import DEBIAN, HOSTS, VIRTUALBOX, manifest, online, planned, upstream
 
@@ -19,8 +20,8 @@ def wanted(raw: dict[str, Any] | None = None, provider: str = "libvirt") -> Want
     return planned(asked, online(HOSTS[provider])).wanted
 
 
-# Of a mirror, as the vendors have it no more.
-OLD: dict[str, Any] = {"kubernetes": "1.20", "mirrors": {"apt": {"kubernetes": "http://m.lan/k8s"}}}
+# With the runtime of the distribution itself.
+OLD: dict[str, Any] = {"kubernetes": "1.33", "versions": {"containerd": "1.7.24"}}
 
 
 def source(found: Wanted, name: str) -> AptSource:
@@ -146,7 +147,7 @@ def test_nodes_beside_the_cluster_are_installed_from_the_guest(guest: str) -> No
 @pytest.mark.parametrize(
     ("more", "source", "names"),
     [
-        ({**OLD, "guest": "debian-12"}, "debian", {"docker.io", "docker-compose", "docker-cli"}),
+        ({**OLD, "guest": "debian-13"}, "debian", {"docker.io", "docker-compose", "docker-cli"}),
         ({}, "docker", {"docker-ce", "docker-ce-cli", "docker-compose-plugin"}),
     ],
 )
@@ -271,8 +272,8 @@ def test_a_machine_s_packages_are_collected_without_a_root() -> None:
 def test_collected_comes_after_what_it_needs(made: Plan) -> None:
     seen: set[str] = set()
     for artifact in collected(made):
-        # Kubernetes and CoreDNS themselves stay at home: what needs them is in the store by then.
-        assert set(artifact.needs) <= seen | {"kubernetes", "coredns"}
+        # The programs themselves stay at home: what needs them is in the store by then.
+        assert set(artifact.needs) <= seen | {*PARTS, "coredns"}
         seen.add(artifact.id)
 
 
