@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader  # type: ignore[import-untyped]
-from ansible.plugins.loader import init_plugin_loader  # type: ignore[import-untyped]
 from ansible.template import Templar, trust_as_template  # type: ignore[import-untyped]
 
 ROLES = Path(__file__).resolve().parents[2] / "playbooks" / "roles"
@@ -50,8 +49,6 @@ FACTS: Mapping[str, Any] = {
     "__worker_ca_hash": "sha256:00",
 }
 CONTAINER = {"lab_own_kernel": False, "lab_cgroup": 1, "lab_cgroup_driver": "cgroupfs"}
-# Without it no lookup is found.
-init_plugin_loader()
 
 
 def templar(role: str, **facts: Any) -> Templar:
