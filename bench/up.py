@@ -103,22 +103,21 @@ def prepare(plan: Plan, node: Node) -> None:
     script = (
         "until systemctl is-active -q containerd; do sleep 0.1; done; "
         "mkdir -p /etc/cni/net.d; cat > /etc/cni/net.d/10-hand.conflist; "
-        f"echo KUBELET_EXTRA_ARGS=--node-ip={node.address.ip} --container-runtime=remote "
-        "--container-runtime-endpoint=unix:///run/containerd/containerd.sock "
-        "> /etc/default/kubelet; " + (routes or "true")
+        f"echo KUBELET_EXTRA_ARGS=--node-ip={node.address.ip} > /etc/default/kubelet; "
+        + (routes or "true")
     )
     inside(node.name, script, json.dumps(bridge))
 
 
 def kubeadm_config(plan: Plan, first: Node) -> str:
-    api = "kubeadm.k8s.io/v1beta2"
+    api = "kubeadm.k8s.io/v1beta4"
     ref = {"imageRepository": plan.image_repository}
     documents = [
         {
             "apiVersion": api,
             "kind": "InitConfiguration",
             "localAPIEndpoint": {"advertiseAddress": str(first.address.ip)},
-            "nodeRegistration": {"criSocket": "/run/containerd/containerd.sock"},
+            "nodeRegistration": {"criSocket": "unix:///run/containerd/containerd.sock"},
         },
         {
             "apiVersion": api,
@@ -133,6 +132,7 @@ def kubeadm_config(plan: Plan, first: Node) -> str:
             "kind": "KubeletConfiguration",
             "cgroupDriver": plan.facts.cgroup_driver,
             "failSwapOn": False,
+            **({"failCgroupV1": False} if plan.facts.cgroup == 1 else {}),
         },
         {
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",

@@ -80,7 +80,7 @@ def _finding(item: Mapping[str, Any], where: str) -> Finding:
         "workers": f"a whole number up to {MAX_WORKERS}",
         "tools": "0 or 1",
         "nas": "0 or 1",
-        "kubernetes": 'a version in quotes such as "1.20.2", or auto',
+        "kubernetes": 'a version in quotes such as "1.36.3", or auto',
         "network.load_balancer": "a range such as 10.0.0.200-10.0.0.249",
         "network.subnet": "a private network such as 192.168.56.0/24, or auto",
         "network.pods": "a private network such as 10.244.0.0/16, or auto",

@@ -48,21 +48,20 @@ def test_control_plane_part_is_healthy(lab: Lab, part: str) -> None:
     def ill(seen: Mapping[str, Mapping[str, str]]) -> set[str]:
         return {plane for plane in lab.planes if seen[plane].get(part) != "ok"}
 
-    # One that could not renew its lease in time ends, and is started again.
+    # One that ends, as for a lease that it could not renew in time, is started again.
     waiting = _wait(lab, lab.seen, ill, SETTLE, lab.ask)
     assert not waiting, f"{part} on {', '.join(sorted(waiting))} does not say ok"
 
 
-def test_control_plane_pods_run(lab: Lab, cluster: Mapping[str, str]) -> None:
-    # Not `Ready`: a kubelet brings a static pod's condition up to date a minute late.
+def test_control_plane_pods_are_ready(lab: Lab, cluster: Mapping[str, str]) -> None:
     wanted = {f"{part}-{plane}" for plane in lab.planes for part in PLANE}
 
     def missing(answers: Mapping[str, str]) -> set[str]:
         pods = json.loads(answers["pods"])["items"]
-        return wanted - {p["metadata"]["name"] for p in pods if _running(p)}
+        return wanted - {p["metadata"]["name"] for p in pods if _ready(p)}
 
     waiting = _wait(lab, cluster, missing, SETTLE, lab.cluster)
-    assert not waiting, f"not running: {', '.join(sorted(waiting))}"
+    assert not waiting, f"not ready: {', '.join(sorted(waiting))}"
 
 
 def test_kube_proxy_is_ready_on_every_node(lab: Lab, cluster: Mapping[str, str]) -> None:
@@ -122,10 +121,6 @@ def _wait(
         time.sleep(1)
         answers = again()
     return waiting
-
-
-def _running(pod: Any) -> bool:
-    return bool(pod["status"].get("phase") == "Running")
 
 
 def _ready(pod: Any) -> bool:

@@ -33,15 +33,15 @@ ADDONS = {
 VERSIONS = {
     kubernetes: dict(zip(ADDONS, versions, strict=True))
     for kubernetes, versions in {
-        "1.20.2": ("1.10.2", "0.12.0", "0.0.30", "0.7.2", "2.8.2", "3.0.4"),
-        "1.31.14": ("1.19.6", "0.16.2", "0.0.37", "0.8.1", "3.1.2", "3.6.7"),
-        "1.36.4": ("1.21.2", "0.16.2", "0.0.37", "0.8.1", "3.1.2", "3.7.11"),
+        "1.31.14": ("1.18.6", "0.16.2", "0.0.37", "0.8.1", "3.1.2", "3.6.7"),
+        "1.36.3": ("1.21.2", "0.16.2", "0.0.30", "0.9.0", "3.1.2", "3.7.15"),
+        "1.37.2": ("1.21.2", "0.16.2", "0.0.37", "0.9.0", "3.1.2", "3.7.15"),
     }.items()
 }
 # By MetalLB's controller.
 MADE_LATER = {"memberlist"}
 TLS: dict[str, str] = {}
-# All of these are in every Kubernetes from 1.20 to 1.37: none needs a choice by version.
+# All of these are in every Kubernetes from 1.31 to 1.37: none needs a choice by version.
 APIS = {
     "APIService": "apiregistration.k8s.io/v1",
     "ClusterRole": "rbac.authorization.k8s.io/v1",
@@ -81,7 +81,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def facts(kubernetes: str = "1.20.2", **more: Any) -> dict[str, Any]:
+def facts(kubernetes: str = "1.36.3", **more: Any) -> dict[str, Any]:
     versions = VERSIONS[kubernetes]
     images = {
         image: f"labwright.local/{image}:v{version}"
@@ -237,8 +237,7 @@ def test_the_metrics_api_is_deleted_before_its_server() -> None:
 
 
 def test_metrics_server_asks_less_often_than_a_kubelet_may_take() -> None:
-    # From 0.7 on it does not start otherwise (cmd/metrics-server/app/options/options.go), and
-    # before 0.7 there is no flag to make the 10 s of a kubelet less.
+    # It does not start otherwise (cmd/metrics-server/app/options/options.go).
     (container,) = workload(render("metrics-server", facts()))["spec"]["template"]["spec"][
         "containers"
     ]
@@ -246,14 +245,11 @@ def test_metrics_server_asks_less_often_than_a_kubelet_may_take() -> None:
     assert int(every.partition("=")[2].removesuffix("s")) * 9 / 10 >= 10
 
 
-@pytest.mark.parametrize(
-    ("kubernetes", "read", "unread"),
-    [("1.20.2", "endpoints", "endpointslices"), ("1.36.4", "endpointslices", "endpoints")],
-)
-def test_traefik_may_read_what_its_version_reads(kubernetes: str, read: str, unread: str) -> None:
-    allowed = set(rights(render("traefik", facts(kubernetes))))
-    assert (read, "watch") in allowed
-    assert unread not in {resource for resource, _verb in allowed}
+@pytest.mark.parametrize("name", ["load-balancer", "traefik"])
+def test_who_reaches_pods_reads_endpoint_slices_and_no_endpoints(name: str) -> None:
+    allowed = set(rights(render(name, facts())))
+    assert ("endpointslices", "watch") in allowed
+    assert "endpoints" not in {resource for resource, _verb in allowed}
 
 
 def test_traefik_listens_at_the_nodes_lab_address_and_on_its_loopback_alone() -> None:
@@ -285,28 +281,24 @@ def test_traefik_runs_where_ordinary_pods_may(
     assert told in pods["containers"][0]["args"]
 
 
-@pytest.mark.parametrize(("kubernetes", "kind"), [("1.20.2", "ConfigMap"), ("1.36.4", "")])
-def test_metallb_is_told_the_range_in_the_form_of_its_version(kubernetes: str, kind: str) -> None:
-    manifest = render("load-balancer", facts(kubernetes))
-    pools = [t["spec"] for t in manifest if t["kind"] == "IPAddressPool"]
-    for config in (t["data"]["config"] for t in manifest if t["kind"] == "ConfigMap"):
-        pools += yaml.safe_load(config)["address-pools"]
-    (pool,) = pools
-    assert pool["addresses"] == ["192.168.56.200-192.168.56.249"]
-    assert ("protocol" in pool) == bool(kind)
-    assert bool(names(manifest, "L2Advertisement")) != bool(kind)
+def test_metallb_is_told_the_range_and_announces_it() -> None:
+    manifest = render("load-balancer", facts())
+    (pool,) = (t for t in manifest if t["kind"] == "IPAddressPool")
+    assert pool["spec"]["addresses"] == ["192.168.56.200-192.168.56.249"]
+    (announced,) = (t["spec"] for t in manifest if t["kind"] == "L2Advertisement")
+    assert announced["ipAddressPools"] == [pool["metadata"]["name"]]
 
 
-@pytest.mark.parametrize("kubernetes", VERSIONS)
-def test_speakers_listen_at_the_nodes_lab_address(kubernetes: str) -> None:
-    manifest = render("load-balancer", facts(kubernetes))
+def test_speakers_listen_at_the_nodes_lab_address() -> None:
+    manifest = render("load-balancer", facts())
     (pods,) = (t["spec"]["template"]["spec"] for t in manifest if t["kind"] == "DaemonSet")
     (container,) = pods["containers"]
     host = {"fieldRef": {"fieldPath": "status.hostIP"}}
     bound = {e["name"] for e in container["env"] if e.get("valueFrom") == host}
-    assert {"METALLB_HOST", "METALLB_ML_BIND_ADDR"} == bound
-    # From 0.16 on metrics know no address, and are off.
-    assert ("--port=0" in container["args"]) == (kubernetes != "1.20.2")
+    assert bound == {"METALLB_ML_BIND_ADDR"}
+    # Metrics know no address, and are off.
+    assert "--port=0" in container["args"]
+    assert container["readinessProbe"]["httpGet"]["host"] == "127.0.0.1"
 
 
 def test_cert_managers_webhook_is_set_up_last_and_no_key_is_in_the_manifest() -> None:
@@ -316,6 +308,9 @@ def test_cert_managers_webhook_is_set_up_last_and_no_key_is_in_the_manifest() ->
     assert {k for k in kinds[issuer + 1 :] if k.endswith("WebhookConfiguration")} == set(kinds[-2:])
     assert "Secret" not in kinds
     secret = manifest[issuer]["spec"]["ca"]["secretName"]
+    (mutating,) = manifest[kinds.index("MutatingWebhookConfiguration")]["webhooks"]
+    (rule,) = mutating["rules"]
+    assert (rule["operations"], rule["resources"]) == (["CREATE"], ["certificaterequests"])
     given = yaml.safe_load((ROLES / "cert_manager/vars/main.yml").read_text("utf-8"))
     assert given["__cert_manager_authority"]["metadata"]["name"] == secret
 
@@ -341,10 +336,7 @@ def test_the_registry_keeps_images_on_the_first_control_plane_otherwise() -> Non
     assert pods["nodeSelector"] == {"kubernetes.io/hostname": "cp1"}
     (folder,) = (v["hostPath"]["path"] for v in pods["volumes"] if "hostPath" in v)
     assert folder == "/var/lib/labwright/registry"
-    assert {t["key"] for t in pods["tolerations"]} == {
-        "node-role.kubernetes.io/master",
-        "node-role.kubernetes.io/control-plane",
-    }
+    assert {t["key"] for t in pods["tolerations"]} == {"node-role.kubernetes.io/control-plane"}
 
 
 def test_the_registry_answers_at_its_address_and_deletes_images() -> None:
@@ -465,7 +457,7 @@ def test_a_kind_is_served_before_objects_of_it_are_made(
         return ""
 
     monkeypatch.setattr(program, "kubectl", kubectl)
-    program.apply("load-balancer", render("load-balancer", facts("1.36.4")))
+    program.apply("load-balancer", render("load-balancer", facts()))
     first, wait, second = [(word, kinds) for word, kinds in asked if kinds]
     assert first == ("apply", {"CustomResourceDefinition"})
     assert wait == ("wait", {"CustomResourceDefinition"})
@@ -478,7 +470,7 @@ def test_a_digest_is_of_the_content_and_not_of_the_order_of_keys(program: Module
     manifest = render("traefik", facts())
     turned = [dict(reversed(thing.items())) for thing in manifest]
     assert program.digest("traefik", manifest) == program.digest("traefik", turned)
-    other = render("traefik", facts("1.36.4"))
+    other = render("traefik", facts("1.31.14"))
     assert program.digest("traefik", manifest) != program.digest("traefik", other)
 
 

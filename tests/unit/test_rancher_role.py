@@ -171,10 +171,19 @@ def test_a_webhook_without_a_pod_is_waited_for(program: ModuleType) -> None:
     vars(program)["get"] = answering(configuration)
     with pytest.raises(program.Trouble, match=r"rancher\.cattle\.io"):
         program.webhooks({})
-    there = thing(
-        "Endpoints", "rancher-webhook", namespace="cattle-system", subsets=[{"addresses": [{}]}]
+    starting, there = (
+        thing(
+            "EndpointSlice",
+            "rancher-webhook-x7k2p",
+            namespace="cattle-system",
+            endpoints=[{"conditions": {"ready": ready}}],
+        )
+        for ready in (False, True)
     )
-    vars(program)["get"] = answering(configuration, there)
+    vars(program)["get"] = answering(configuration, starting)
+    with pytest.raises(program.Trouble, match="no ready pod"):
+        program.webhooks({})
+    vars(program)["get"] = answering(configuration, starting, there)
     program.webhooks({})
 
 

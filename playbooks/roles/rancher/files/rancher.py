@@ -148,8 +148,7 @@ def install(chart: str, values: Json) -> list[str]:
     """Have Helm install the chart, or bring it to these values."""
     done = mend()
     words = ["upgrade", "--install", NAME, chart, f"--namespace={NAMESPACE}", "--values=-"]
-    # Kubernetes 1.20 applies on the server only what names even its defaults, as a port's protocol.
-    words += ["--server-side=false", "--history-max=3", "--timeout=10m"]
+    words += ["--history-max=3", "--timeout=10m"]
     run("helm", *words, stdin=json.dumps(values))
     # By this mark lab.up and lab.addons find it; the chart has no value for labels.
     mark = (f"--namespace={NAMESPACE}", f"{LABEL}={NAME}", "--overwrite")
@@ -297,8 +296,10 @@ def webhooks(_wanted: Json) -> None:
 
 def answers(service: str) -> bool:
     """Tell whether a service has a ready pod."""
-    there = first("endpoints", service, f"--namespace={NAMESPACE}") or {}
-    return any(subset.get("addresses") for subset in there.get("subsets") or [])
+    of_it = f"--selector=kubernetes.io/service-name={service}"
+    found = get("endpointslices", f"--namespace={NAMESPACE}", of_it)
+    pods = [pod for piece in found for pod in piece.get("endpoints") or []]
+    return any(pod.get("conditions", {}).get("ready", True) for pod in pods)
 
 
 def ping(wanted: Json) -> None:

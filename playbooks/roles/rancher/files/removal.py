@@ -42,7 +42,7 @@ OWNERS = {
 WRITERS = "deployments,statefulsets,daemonsets,cronjobs,jobs"
 WEBHOOKS = "validatingwebhookconfigurations,mutatingwebhookconfigurations"
 ROLES = "clusterrolebindings,clusterroles,rolebindings,roles"
-# Kinds that Rancher marks or holds wherever they are. Each is in every Kubernetes from 1.20 on.
+# Kinds that Rancher marks or holds wherever they are.
 HELD = (
     "namespaces,nodes,secrets,configmaps,serviceaccounts,services,deployments,daemonsets,"
     f"statefulsets,persistentvolumeclaims,persistentvolumes,{ROLES}"
