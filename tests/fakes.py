@@ -85,7 +85,7 @@ STOCK = Stocked(
             "size": 700_000,
         },
         "coredns": {
-            "ref": "labwright.local/coredns:1.10.1",
+            "ref": "labwright.local/coredns:v1.14.7",
             "archive": "coredns.tar",
             "digest": "sha256:" + "c0" * 32,
             "size": 50_000_000,
