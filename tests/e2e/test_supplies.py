@@ -27,7 +27,10 @@ from tests.vendors import AptRepos, ChartRepo, Faulty, Registry, SigningKey
 
 pytestmark = pytest.mark.e2e
 
-KUBERNETES_DEBS = ("kubeadm", "kubectl", "kubelet")
+KUBERNETES_DEBS = ("cri-tools", "kubeadm", "kubectl", "kubelet", "kubernetes-cni")
+DOCKER_DEBS = ("containerd.io",)
+# What is compiled here at another version than the vendors have it; the stand-ins hold ours.
+COMPILED = ("busybox", "containerd", "coredns", "etcd")
 # registry.k8s.io has CoreDNS and the test images in folders of their own.
 REPOSITORIES = {"coredns": "coredns/coredns", "busybox": "e2e-test-images/busybox"}
 IN_THE_ROOT = ("iproute2", "iputils-ping", "kmod")
@@ -40,12 +43,16 @@ CHAIN = "LABWRIGHT-TEST"
 
 @dataclass(frozen=True)
 class Vendors:
-    """The vendors on Docker's bridge; ``registry`` and ``apt.server`` take faults."""
+    """The vendors on Docker's bridge; ``registry`` and ``apt.server`` take faults.
+
+    ``versions`` are those of what they hold, by component.
+    """
 
     apt: AptRepos
     registry: Faulty
     key: Path
     charts: ChartRepo
+    versions: Mapping[str, str]
 
     def mirrors(self) -> dict[str, Any]:
         """Give the part of a lab.yaml that names them."""
@@ -58,6 +65,7 @@ class Vendors:
                 "kubernetes": own(self.apt.url),
                 "debian": own(f"{self.apt.url}/debian"),
                 "debian-security": own(f"{self.apt.url}/debian-security"),
+                "docker": own(f"{self.apt.url}/docker"),
             },
             "registries": {"registry.k8s.io": self.registry.url},
             "charts": {"cert-manager": self.charts.url},
@@ -78,20 +86,27 @@ def gateway() -> str:
     return docker("network", "inspect", "--format", form, "bridge").strip()
 
 
+@dataclass(frozen=True)
+class Built:
+    """The packages supply's debs and images in the user's own store, and their versions."""
+
+    apt: Path
+    images: Path
+    versions: Mapping[str, str]
+
+
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """The packages supply's debs and images in the user's own store, built if need be."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """What the packages supply has built, or builds now."""
     folder = make(tmp_path_factory.mktemp("packages"), {"supply": "packages"})
     folder.invoke("lab.lock", "--yes")
-    keys = read_lock(folder)["store"]
+    lock = read_lock(folder)
     store = workdir.cache() / "store"
-    return {name: store / keys[name] for name in ("apt", "images")}
+    return Built(store / lock["store"]["apt"], store / lock["store"]["images"], lock["versions"])
 
 
 @pytest.fixture(scope="module")
-def vendors(
-    built: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Vendors]:
+def vendors(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vendors]:
     tmp, address = tmp_path_factory.mktemp("vendors"), gateway()
     with (
         SigningKey() as key,
@@ -100,37 +115,44 @@ def vendors(
         Faulty(registry.url, address) as door,
         ChartRepo(tmp / "charts", address) as charts,
     ):
-        kubernetes, debian = tmp / "kubernetes", tmp / "debian"
-        for folder in (kubernetes, debian, tmp / "nothing"):
+        kubernetes, debian, runtime = tmp / "kubernetes", tmp / "debian", tmp / "docker"
+        for folder in (kubernetes, debian, runtime, tmp / "nothing"):
             folder.mkdir()
-        for deb in built["apt"].glob("*.deb"):
-            own = deb.name.partition("_")[0] in KUBERNETES_DEBS
-            shutil.copy(deb, kubernetes if own else debian)
+        places = dict.fromkeys(KUBERNETES_DEBS, kubernetes) | dict.fromkeys(DOCKER_DEBS, runtime)
+        for deb in built.apt.glob("*.deb"):
+            shutil.copy(deb, places.get(deb.name.partition("_")[0], debian))
         # What the root of a node has from the start is in Debian's archive too.
         words = ["apt-get", "download", "--quiet", *IN_THE_ROOT]
         subprocess.run(words, cwd=debian, check=True, capture_output=True)
-        apt.kubernetes("v1.20", kubernetes)
+        apt.kubernetes(f"v{minor(built.versions)}", kubernetes)
+        apt.archive("docker/linux/debian", runtime, component="stable")
         apt.archive("debian", debian)
         apt.archive("debian", tmp / "nothing", suite="bookworm-updates")
         apt.archive("debian-security", tmp / "nothing", suite="bookworm-security")
-        for name, image in json.loads((built["images"] / "images.json").read_text()).items():
+        for name, image in json.loads((built.images / "images.json").read_text()).items():
             tag = image["ref"].rpartition(":")[2]
             tag = tag.removeprefix("v") if name == "busybox" else tag
             pushed = registry.push(
-                built["images"] / image["archive"], f"{REPOSITORIES.get(name, name)}:{tag}"
+                built.images / image["archive"], f"{REPOSITORIES.get(name, name)}:{tag}"
             )
             assert pushed == image["digest"]
         # A stand-in of that name and version: which chart is asked for is what is tested.
-        charts.add("cert-manager", "v1.10.2", {"nothing.yaml": ""})
+        charts.add("cert-manager", "v1.21.2", {"nothing.yaml": ""})
         (tmp / "key.asc").write_bytes(key.armoured)
-        yield Vendors(apt, door, tmp / "key.asc", charts)
+        yield Vendors(apt, door, tmp / "key.asc", charts, built.versions)
 
 
 def asking(vendors: Vendors, **more: Any) -> dict[str, Any]:
     """Give a lab.yaml that takes everything from the vendors."""
-    asked = {"supply": "upstream", "kubernetes": "1.20.2", "workers": 1}
-    asked["versions"] = {"cert-manager": "1.10"}
+    asked = {"supply": "upstream", "kubernetes": vendors.versions["kubernetes"], "workers": 1}
+    compiled = {name: vendors.versions[name] for name in COMPILED}
+    asked["versions"] = {"cert-manager": "1.21.2", **compiled}
     return {**asked, "mirrors": vendors.mirrors(), **more}
+
+
+def minor(versions: Mapping[str, str]) -> str:
+    """Return the minor of Kubernetes: ``1.36``."""
+    return versions["kubernetes"].rpartition(".")[0]
 
 
 def with_cache(folder: Folder, cache: Path) -> Folder:
@@ -184,16 +206,18 @@ def test_a_wrong_signature_is_refused_before_anything_boots(
 
 
 def test_a_missing_image_is_named_before_anything_boots(vendors: Vendors, unbooted: Folder) -> None:
-    vendors.registry.missing("/v2/etcd/manifests/3.4.23")
+    etcd = vendors.versions["etcd"]
+    vendors.registry.missing(f"/v2/etcd/manifests/{etcd}")
     out = refused(unbooted, "lab.up", "--yes")
-    assert "registry.k8s.io/etcd:3.4.23" in out
+    assert f"registry.k8s.io/etcd:{etcd}" in out
 
 
 def test_a_registry_that_recovers_is_waited_for(vendors: Vendors, unbooted: Folder) -> None:
-    vendors.registry.answer(500, path="/v2/pause/manifests/3.2", times=2)
+    pause = vendors.versions["pause"]
+    vendors.registry.answer(500, path=f"/v2/pause/manifests/{pause}", times=2)
     unbooted.invoke("lab.lock", "--yes")
-    assert len(vendors.registry.requests("/v2/pause/manifests/3.2")) >= 3
-    assert read_lock(unbooted)["images"]["pause"]["ref"] == "registry.k8s.io/pause:3.2"
+    assert len(vendors.registry.requests(f"/v2/pause/manifests/{pause}")) >= 3
+    assert read_lock(unbooted)["images"]["pause"]["ref"] == f"registry.k8s.io/pause:{pause}"
 
 
 def test_another_digest_than_the_lock_s_is_refused(unbooted: Folder) -> None:
@@ -222,7 +246,7 @@ def upstream(vendors: Vendors, tmp_path_factory: pytest.TempPathFactory) -> Iter
     try:
         lab.invoke("lab.up", "--yes")
         shutil.copy(lab.lab / nodes.RECORD, tmp / "one.json")
-        etcd = json.loads(vendors_manifest(vendors, "etcd", "3.4.23"))
+        etcd = json.loads(vendors_manifest(vendors, "etcd", vendors.versions["etcd"]))
         layer = etcd["layers"][0]["digest"]
         with vendors.mended():
             vendors.registry.cut(f"/v2/etcd/blobs/{layer}", after=100_000)
@@ -241,7 +265,7 @@ def vendors_manifest(vendors: Vendors, name: str, tag: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
-def test_nodes_pull_through_the_mirror_and_trust_the_key(upstream: Made) -> None:
+def test_nodes_pull_through_the_mirror_and_trust_the_key(upstream: Made, vendors: Vendors) -> None:
     hosts = "sudo cat /etc/containerd/certs.d/registry.k8s.io/hosts.toml"
     mirror = upstream.lab.invoke("lab.ssh", "w1", "--command", hosts).out
     assert read_lock(upstream.lab)["supply"] == "upstream"
@@ -250,10 +274,12 @@ def test_nodes_pull_through_the_mirror_and_trust_the_key(upstream: Made) -> None
     text = upstream.lab.invoke("lab.ssh", "w1", "--command", sources).out
     assert "Trusted" not in text
     assert "Signed-By: /etc/apt/keyrings/kubernetes.asc" in text
-    assert "core:/stable:/v1.20/deb/" in text
-    assert (upstream.lab.lab / "charts" / "cert-manager-v1.10.2.tgz").is_file()
+    assert f"core:/stable:/v{minor(vendors.versions)}/deb/" in text
+    assert "Signed-By: /etc/apt/keyrings/docker.asc" in text
+    assert (upstream.lab.lab / "charts" / "cert-manager-v1.21.2.tgz").is_file()
     software = nodes.load(upstream.software)
-    assert software["w1"]["images"]["registry.k8s.io/pause:3.2"].startswith("sha256:")
+    pause = f"registry.k8s.io/pause:{vendors.versions['pause']}"
+    assert software["w1"]["images"][pause].startswith("sha256:")
 
 
 def test_a_second_bundle_of_the_same_finds_all_there(upstream: Made) -> None:
