@@ -18,6 +18,7 @@ REVISION: Mapping[str, int] = {
     "etcd": 1,
     "cert-manager": 2,
     "coredns": 2,
+    "kube-network-policies": 1,
     "local-path": 2,
     "metrics-server": 2,
     "metallb": 2,

@@ -144,7 +144,8 @@ class Spec:
 
     ``bundle`` is where the bundle supply's bundle is: a folder, an archive or an address.
     ``versions`` maps a component to the version asked for, or to the start of one.
-    ``source`` is the path of the file, empty where the built-in defaults serve.
+    ``source`` is the path of the file, empty where the built-in defaults serve; ``unasked`` are
+    the add-ons that it has by default.
     """
 
     name: str
@@ -167,6 +168,7 @@ class Spec:
     load_balancer: tuple[IPv4Address, IPv4Address] | None = None
     machines: tuple[Existing, ...] = ()
     kube_proxy: KubeProxyMode | None = None
+    unasked: frozenset[str] = frozenset()
 
 
 def out_of_place(
@@ -222,7 +224,9 @@ class HostFacts:
 
     ``docker_api`` is ``None`` where no daemon answers, and ``docker_why`` then says why not;
     ``nfs`` says whether its kernel can mount NFS, ``nf_tables`` whether it has nftables, ``None``
-    where that cannot be told;
+    where that cannot be told; ``queues`` says how its kernel can ask a program about a packet, by
+    nftables' expression (``nft``) or iptables' target (``xt``), ``None`` where not even one can be
+    told;
     ``kvm`` says that its device opens, and ``kvm_boots`` whether guests came up under it: ``None``
     where no lab asked. ``libvirt`` is ``answers``, ``denied`` or ``absent``;
     ``go_modules`` is ``None`` where no Go is installed to ask with; ``upstream`` says for each of
@@ -266,6 +270,7 @@ class HostFacts:
     way_out: str = ""
     listening: frozenset[int] = frozenset()
     nf_tables: bool | None = None
+    queues: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

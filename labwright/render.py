@@ -88,6 +88,11 @@ def inventory(plan: Plan, stock: Stocked) -> str:
             }
             for addon in catalog.load().addons.values()
         },
+        "lab_left_out": {
+            choice.what.removeprefix("add-on "): choice.why
+            for choice in plan.choices
+            if choice.what.startswith("add-on ") and choice.chosen == "none"
+        },
         "lab_rancher": _rancher(plan),
         "lab_domain": plan.domain,
         "lab_names": _names(plan),

@@ -37,6 +37,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 # newer than they allow, and gives way to a version that lab.yaml asks for.
 # The same in each supply, whether that has them or not: one default Kubernetes for all.
 DEFAULTS = ("rancher",)
+POLICY = "network-policy"
 NO_PROXY = "the Go module proxy does not answer"
 ASKED, FOUND = "lab.yaml asks for it", "answers"
 
@@ -149,7 +150,7 @@ def _from_supply(
     solution, more = _solve(given, provider, supply)
     versions = dict(solution.versions)
     guest = catalog.guests[versions.pop("guest")]
-    addons, told = _addons(given, supply, versions)
+    addons, told = _addons(given, provider, supply, versions)
     picked = _box(given, provider, guest, supply.name)
     chosen = Chosen(
         catalog=catalog,
@@ -334,7 +335,7 @@ def _why_supply(given: Inputs, supply: Supply, passed: Sequence[str]) -> Choice:
 
 
 def _addons(
-    given: Inputs, supply: Supply, versions: Mapping[str, str]
+    given: Inputs, provider: Provider, supply: Supply, versions: Mapping[str, str]
 ) -> tuple[tuple[str, ...], list[Choice]]:
     """Leave out what can be neither built nor taken from the store; say where each comes from."""
     have: list[str] = []
@@ -347,10 +348,44 @@ def _addons(
         what = "cluster DNS" if addon.name == "dns" else f"add-on {addon.name}"
         name = f"{given.catalog.components[addon.component].title} {versions[addon.component]}"
         why = _origin(given, supply, addon.component, versions[addon.component])
-        if why:
+        lacking = "" if why else NO_PROXY
+        if addon.name == POLICY:
+            lacking = _no_queue(given, provider, supply.name) or lacking
+        if not lacking:
             have.append(addon.name)
-        told.append(Choice(what, name if why else "none", why or NO_PROXY))
+        told.append(Choice(what, "none" if lacking else name, lacking or why))
     return tuple(have), told
+
+
+def _no_queue(given: Inputs, provider: Provider, origin: SupplyName) -> str:
+    """Say why NetworkPolicy cannot be enforced on nodes that share this host's kernel.
+
+    What a default may not risk, an add-on that lab.yaml names may: where nothing is known, the
+    add-on finds out when it starts, and says so.
+    """
+    queues = given.host.queues
+    if provider.caps.own_kernel or not provider.caps.boots:
+        return ""
+    if queues is None:
+        why = "whether this host's kernel has CONFIG_NFT_QUEUE cannot be told"
+        return why if POLICY in given.spec.unasked else ""
+    if "nft" in queues or ("xt" in queues and origin == "packages"):
+        return ""
+    if queues:
+        return "this host's kernel has no CONFIG_NFT_QUEUE, which the project's own image needs"
+    return "this host's kernel has neither CONFIG_NFT_QUEUE nor what stands in for it"
+
+
+def _unenforced(given: Inputs, provider: Provider, origin: SupplyName) -> Iterator[Finding]:
+    why = _no_queue(given, provider, origin) if POLICY in given.spec.addons else ""
+    if why:
+        ways = ["addons: without network-policy, if that does not matter"]
+        ways += ["supply: packages"] if given.host.queues else []
+        ways += ["a provider of virtual machines"]
+        if given.host.queues is None:
+            ways = ["name network-policy in addons, to try it", *ways]
+        what = "NetworkPolicy is not enforced in this lab"
+        yield Finding("host.no-network-policy", "warning", what, why, "; or ".join(ways), "addons")
 
 
 def _origin(given: Inputs, supply: Supply, component: str, version: str) -> str:
@@ -369,6 +404,7 @@ def _origin(given: Inputs, supply: Supply, component: str, version: str) -> str:
 def _warnings(
     given: Inputs, provider: Provider, supply: Supply, versions: Mapping[str, str]
 ) -> Iterator[Finding]:
+    yield from _unenforced(given, provider, supply.name)
     if supply.name == "upstream" and not _reachable(given):
         said = "; ".join(f"{v}: {a}" for v, a in given.host.upstream.items() if a != FOUND)
         # What keeps the lab from the supply that needs no vendor, where that is an add-on.
@@ -414,12 +450,15 @@ def _from_bundle(given: Inputs, bundled: Bundled, provider: Provider) -> Softwar
     guest = given.catalog.guests[manifest.facts["guest"]]
     picked = _box(given, provider, guest, "bundle")
     made = {entry.id: entry.key for entry in manifest.entries.values()}
+    queue = _no_queue(given, provider, origin)
+    lacking = queue or ("" if POLICY in _bundled_addons(manifest) else "the bundle has none")
+    left_out = {POLICY: lacking} if lacking and POLICY in spec.addons else {}
     return Software(
         supply="bundle",
         origin=origin,
         guest=guest,
         versions=manifest.versions,
-        addons=spec.addons,
+        addons=tuple(name for name in spec.addons if name not in left_out),
         artifacts=artifacts,
         keys=places,
         wanted=Wanted(registries=spec.mirrors.registries),
@@ -427,9 +466,10 @@ def _from_bundle(given: Inputs, bundled: Bundled, provider: Provider) -> Softwar
             Choice("supply", f"bundle:{bundled.folder}", f"{origin} of lab {manifest.lab}"),
             *(Choice(name, version, why) for name, version in manifest.versions.items()),
             _bundled_dns(spec, manifest, why),
+            *(Choice(f"add-on {name}", "none", lacks) for name, lacks in left_out.items()),
             *picked.choices,
         ),
-        warnings=picked.warnings,
+        warnings=(*_unenforced(given, provider, origin), *picked.warnings),
         # As it was where the bundle was made: what bundle.serve offers has that version too.
         box=boxes.own(guest, provider.name, made) if picked.own else picked.box,
         own_box=picked.own,
@@ -458,9 +498,10 @@ def _unmet(
                 "take that wish back, or make a bundle of a lab that has it: bundle.make",
                 name if name in {"kubernetes", "guest"} else f"versions.{name}",
             )
-    have = [word for word in facts.get("addons", "").split(",") if word]
+    have = _bundled_addons(manifest)
     for addon in spec.addons:
-        if addon not in have:
+        # A bundle may be older than the default.
+        if addon not in have and not (addon == POLICY and addon in spec.unasked):
             said = f"the bundle has no {addon}"
             fix = f"addons: [{', '.join(have)}]"
             yield Finding("spec.not-in-bundle", "error", said, "", fix, "addons")
@@ -477,6 +518,10 @@ def _unmet(
     if facts["arch"] != host.arch:
         said = f"the bundle is for {facts['arch']}, and this host is {host.arch}"
         yield Finding("spec.not-in-bundle", "error", said, fix="make a bundle on such a host")
+
+
+def _bundled_addons(manifest: Manifest) -> list[str]:
+    return [word for word in manifest.facts.get("addons", "").split(",") if word]
 
 
 def built_key(component: str, version: str) -> str:

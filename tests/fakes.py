@@ -59,6 +59,7 @@ DEBIAN = HostFacts(
     apt_installed=frozenset({"docker.io", "vagrant"}),
     go_modules=True,
     upstream={"pkgs.k8s.io": "does not answer", "registry.k8s.io": "does not answer"},
+    queues=frozenset({"nft", "xt"}),
 )
 
 VIRTUALBOX = replace(

@@ -25,7 +25,8 @@ HOST_PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         **dict.fromkeys(
             (
                 *("containerd", "cni-plugins", "cri-tools", "etcd"),
-                *("cert-manager", "coredns", "local-path", "metallb", "metrics-server", "registry"),
+                *("cert-manager", "coredns", "kube-network-policies", "local-path"),
+                *("metallb", "metrics-server", "registry"),
             ),
             ("ca-certificates",),
         ),

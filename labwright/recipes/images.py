@@ -55,6 +55,7 @@ ADDONS: Mapping[str, Addon] = MappingProxyType(
         "cert-manager-webhook": Addon("app/cmd/webhook/webhook", artifact="cert-manager"),
         "coredns": Addon("coredns", ("-version",), tmp=False),
         "registry": Addon("bin/registry", ("--version",)),
+        "kube-network-policies": Addon("bin/netpol", tmp=False),
         "local-path": Addon("usr/bin/local-path-provisioner", ("--version",)),
         "metallb-controller": Addon("controller", artifact="metallb"),
         "metallb-speaker": Addon("speaker", artifact="metallb"),

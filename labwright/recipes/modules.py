@@ -76,6 +76,7 @@ _COMPONENT = "k8s.io/component-base/version"
 _CONTAINERD = "github.com/containerd/containerd/v2"
 _CNI = "github.com/containernetworking/plugins"
 _ETCD = "go.etcd.io/etcd"
+_POLICIES = "labwright.local/kube-network-policies"
 _CERT_MANAGER = "github.com/cert-manager/cert-manager"
 
 PROGRAMS: Mapping[str, Program] = MappingProxyType(
@@ -174,6 +175,15 @@ PROGRAMS: Mapping[str, Program] = MappingProxyType(
             {f"{_CLIENT}.gitVersion": _VERSION},
             loss="figures for kubectl top",
             addon="metrics-server",
+        ),
+        "kube-network-policies": Program(
+            "kube-network-policies",
+            ("sigs.k8s.io/kube-network-policies",),
+            # Its own main finds no queue on some kernels: ../data/go/kube-network-policies.
+            _below(_POLICIES, "netpol"),
+            loss="enforcement of NetworkPolicy",
+            addon="network-policy",
+            own=_POLICIES,
         ),
         "metallb": Program(
             "MetalLB",

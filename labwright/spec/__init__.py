@@ -129,6 +129,7 @@ def _spec(file: LabFile, source: str) -> Spec:
         ),
         schedule_on_control_planes=file.schedule_on_control_planes,
         addons=tuple(file.addons),
+        unasked=frozenset() if "addons" in file.model_fields_set else frozenset(file.addons),
         box=_box(file, source),
         source=source,
         rancher=_rancher(file, source),

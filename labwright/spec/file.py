@@ -262,7 +262,7 @@ class LabFile(_Model):
     kube_proxy: Literal["auto", "iptables", "nftables"] = "auto"
     defaults: NodeFile = NodeFile()
     nodes: dict[str, NodeFile] = {}
-    addons: list[str] = ["dns"]
+    addons: list[str] = ["dns", "network-policy"]
     rancher: RancherFile = RancherFile()
     box: BoxFile | None = None
     machines: dict[str, NamedMachine] = {}

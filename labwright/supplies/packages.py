@@ -23,7 +23,15 @@ AS_DEBS = ("kubernetes", "containerd", "runc", "cni-plugins", "cri-tools")
 IN_IMAGES = ("kubernetes", "etcd")
 # Programs of add-ons that come through the Go module proxy; the others are Python wheels.
 FROM_GO = frozenset(
-    {"cert-manager", "coredns", "local-path", "metallb", "metrics-server", "registry"}
+    {
+        "cert-manager",
+        "coredns",
+        "kube-network-policies",
+        "local-path",
+        "metallb",
+        "metrics-server",
+        "registry",
+    }
 )
 
 

@@ -27,6 +27,16 @@ which = programs.which
 TOOLS = ("vagrant", "VBoxManage", "virsh", "docker", "dockerd", "apt-get", "ip", "go")
 VENDORS = ("pkgs.k8s.io", "registry.k8s.io")
 VENDOR_DEADLINE = 0.8
+# Options of the kernel, and the modules that they make where they are not built in.
+MODULES = {
+    "NF_TABLES": "nf_tables",
+    "NETFILTER_NETLINK_QUEUE": "nfnetlink_queue",
+    "NFT_QUEUE": "nft_queue",
+    "NFT_COMPAT": "nft_compat",
+    "NETFILTER_XT_TARGET_NFQUEUE": "xt_NFQUEUE",
+}
+QUEUE = ("NF_TABLES", "NETFILTER_NETLINK_QUEUE")
+QUEUE_WAYS = {"nft": ("NFT_QUEUE",), "xt": ("NFT_COMPAT", "NETFILTER_XT_TARGET_NFQUEUE")}
 
 
 def facts(shell: Shell) -> HostFacts:
@@ -71,6 +81,7 @@ def facts(shell: Shell) -> HostFacts:
             way_out=way_out,
             listening=ports.result(),
             nf_tables=has_nf_tables(Path("/"), platform.release()),
+            queues=packet_queues(Path("/"), platform.release()),
         )
 
 
@@ -119,13 +130,32 @@ def has_nf_tables(root: Path, release: str) -> bool | None:
     if (root / "sys/module/nf_tables").exists():
         return True
     text = _kernel_config(root, release)
+    return None if text is None else _has(text, "NF_TABLES", root, release)
+
+
+def packet_queues(root: Path, release: str) -> frozenset[str] | None:
+    """Return the ways in which the kernel asks a program about a packet: ``nft`` and ``xt``.
+
+    ``None`` where nothing here tells of one. Trying would need root and would load modules.
+    """
+    text = _kernel_config(root, release)
     if text is None:
         return None
-    match = re.search(r"^CONFIG_NF_TABLES=([ym])$", text, re.MULTILINE)
+    known = {
+        way: [_has(text, option, root, release) for option in (*QUEUE, *options)]
+        for way, options in QUEUE_WAYS.items()
+    }
+    ways = frozenset(way for way, parts in known.items() if all(parts))
+    untold = any(None in parts and False not in parts for parts in known.values())
+    return ways or (None if untold else ways)
+
+
+def _has(config: str, option: str, root: Path, release: str) -> bool | None:
+    match = re.search(rf"^CONFIG_{option}=([ym])$", config, re.MULTILINE)
     if match and match[1] == "m":
         # A container's file system, or that of a host after an upgrade, need not have the module.
         modules = root / "lib/modules" / release
-        return True if any(modules.rglob("nf_tables.ko*")) else None
+        return True if any(modules.rglob(f"{MODULES[option]}.ko*")) else None
     return match is not None
 
 

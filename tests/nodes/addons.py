@@ -34,6 +34,9 @@ PROBE = "labwright/probe"
 MOUNT = "/volume"
 AUTHORITY = "/etc/labwright/ca.crt"
 LOGGED_IN = {200, 201}
+# Of the two, policies know the friend alone. What wget says to the other is busybox's.
+CLIENTS = ("friend", "stranger")
+TIMED_OUT = "timed out"
 CERTS = "/etc/containerd/certs.d"
 # A pulled image has more names than its own: those by digest, of the same target.
 NAMES = (
@@ -58,6 +61,7 @@ class Uses:
             "load-balancer": self._balanced,
             "local-path": self._volume,
             "metrics-server": self._metrics,
+            "network-policy": self._policy,
             "rancher": self._rancher,
             "registry": self._registry,
             "traefik": self._ingress,
@@ -72,7 +76,8 @@ class Uses:
     def answer(self, name: str) -> Any:
         """Give what using an add-on came to; skip the check where it is not enabled."""
         if name not in self._answers:
-            pytest.skip(f"lab.yaml does not ask for {name}")
+            why = self._lab.facts.get("left_out", {}).get(name)
+            pytest.skip(why or f"lab.yaml does not ask for {name}")
         return self._answers[name].result()
 
     def end(self) -> None:
@@ -81,13 +86,14 @@ class Uses:
         for answer in self._answers.values():
             answer.exception()
 
-    def _apply(self, *items: dict[str, Any]) -> None:
+    def _apply(self, *items: dict[str, Any], space: str = "") -> None:
+        space = space or self.namespace
         # The namespace is the probes' to make, and before it has its account no pod may come.
-        account = f"get serviceaccount default -n {self.namespace} --ignore-not-found -o name"
+        account = f"get serviceaccount default -n {space} --ignore-not-found -o name"
         there = partial(self._lab.kubectl, account)
         self._until("the namespace", lambda: "" if there() else "it has no service account")
         whole = {"apiVersion": "v1", "kind": "List", "items": list(items)}
-        self._lab.kubectl(f"-n {self.namespace} apply -f -", json.dumps(whole))
+        self._lab.kubectl(f"-n {space} apply -f -", json.dumps(whole))
 
     def _until(self, what: str, trouble: Callable[[], str]) -> None:
         patience = DEADLINE * self._lab.patience
@@ -191,6 +197,47 @@ class Uses:
 
         self._until("metrics", trouble)
         return found
+
+    def _policy(self) -> Mapping[str, Mapping[str, str]]:
+        """Return what two clients of a server are told: without policies, with them, and after.
+
+        ``free``, ``restricted`` and ``free again``: client → the server's node, or wget's error.
+        The policies let one of the two in.
+        """
+        space = f"{self.namespace}-policy"
+        nodes = [node["name"] for node in self._lab.facts["cluster_nodes"]]
+        found: dict[str, Mapping[str, str]] = {}
+        served = dict.fromkeys(CLIENTS, nodes[0])
+
+        def trouble(when: str, *expected: Mapping[str, str]) -> str:
+            found[when] = said = self._ask_server(space)
+            return "" if said in expected else f"the clients are told {said}"
+
+        try:
+            # The clients on another node than the server, where there is another.
+            self._lab.kubectl(f"create namespace {space}")
+            image = self._lab.facts["image_refs"]["busybox"]
+            self._apply(*_guarded(nodes[0], nodes[-1], image), space=space)
+            ready = f"-n {space} wait pods --all --for=condition=Ready"
+            self._lab.kubectl(f"{ready} --timeout={DEADLINE * self._lab.patience:.0f}s")
+            self._until("a server without policies", partial(trouble, "free", served))
+            self._apply(*_policies(), space=space)
+            restricted = {**served, "stranger": TIMED_OUT}
+            self._until("a server with policies", partial(trouble, "restricted", restricted))
+            self._lab.kubectl(f"-n {space} delete networkpolicies --all")
+            self._until("a server without policies", partial(trouble, "free again", served))
+        finally:
+            self._lab.kubectl(f"delete namespace {space} --ignore-not-found --wait=false")
+        return found
+
+    def _ask_server(self, space: str) -> Mapping[str, str]:
+        address = self._lab.get(f"pod server -n {space}")["status"]["podIP"]
+        # Not wget's own -T: Debian's busybox 1.35 ends in a segmentation fault there.
+        ask = f"timeout 3 wget -q -O - http://{address}:{PORT}/ 2>&1"
+        ask = f"sh -c '{ask}; [ $? -ne 143 ] || echo {TIMED_OUT}'"
+        said = {name: self._lab.kubectl(f"-n {space} exec {name} -- {ask}") for name in CLIENTS}
+        # Before the last line is what the shell says of a program that it ended.
+        return {name: words.strip().rpartition("\n")[2] for name, words in said.items()}
 
     def _rancher(self) -> Mapping[str, Any]:
         """Give what Rancher says: to everybody, and to its administrator.
@@ -417,6 +464,57 @@ def _pod(name: str, image: str, script: str) -> dict[str, Any]:
             "volumes": [{"name": "volume", "persistentVolumeClaim": {"claimName": "probe"}}],
         },
     }
+
+
+def _guarded(home: str, abroad: str, image: str) -> Iterator[dict[str, Any]]:
+    serve = (
+        f"mkdir -p /tmp/www && echo {home} > /tmp/www/index.html && "
+        f"exec httpd -f -p {PORT} -h /tmp/www"
+    )
+    for name, node, script in (
+        ("server", home, serve),
+        *((client, abroad, "exec tail -f /dev/null") for client in CLIENTS),
+    ):
+        container: dict[str, Any] = {
+            "name": name,
+            "image": image,
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["sh", "-c", script],
+        }
+        if name == "server":
+            # A probe of kubelet: with the policies too, or the pod would not stay ready.
+            container["readinessProbe"] = {"tcpSocket": {"port": PORT}, "periodSeconds": 1}
+        yield {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "labels": {"app": name}},
+            "spec": {
+                "nodeName": node,
+                "terminationGracePeriodSeconds": 0,
+                "automountServiceAccountToken": False,
+                "tolerations": [{"operator": "Exists"}],
+                "containers": [container],
+            },
+        }
+
+
+def _policies() -> Iterator[dict[str, Any]]:
+    friend = {"podSelector": {"matchLabels": {"app": "friend"}}}
+    specs: dict[str, dict[str, Any]] = {
+        "nobody": {"podSelector": {}, "policyTypes": ["Ingress"]},
+        "friend": {
+            "podSelector": {"matchLabels": {"app": "server"}},
+            "policyTypes": ["Ingress"],
+            "ingress": [{"from": [friend], "ports": [{"port": PORT}]}],
+        },
+    }
+    for name, spec in specs.items():
+        yield {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": name},
+            "spec": spec,
+        }
 
 
 def _pulled(node: str, image: str) -> dict[str, Any]:

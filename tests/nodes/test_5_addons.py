@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography import x509
 
-from tests.nodes.addons import LOGGED_IN, Uses, load_balancer_range, traefik_nodes
+from tests.nodes.addons import LOGGED_IN, TIMED_OUT, Uses, load_balancer_range, traefik_nodes
 
 if TYPE_CHECKING:
     from tests.nodes.conftest import Lab
@@ -47,6 +47,19 @@ def test_a_pod_reads_what_another_wrote_to_a_volume(uses: Uses) -> None:
 @pytest.mark.addon("metrics-server")
 def test_metrics_of_every_node(lab: Lab, uses: Uses) -> None:
     assert set(uses.answer("metrics-server")) == set(lab.members)
+
+
+@pytest.mark.addon("network-policy")
+def test_a_network_policy_lets_in_whom_it_names_and_nobody_else(uses: Uses) -> None:
+    answer = uses.answer("network-policy")
+    (served,) = set(answer["free"].values())
+    assert answer["restricted"] == {"friend": served, "stranger": TIMED_OUT}
+
+
+@pytest.mark.addon("network-policy")
+def test_all_is_open_again_without_a_network_policy(uses: Uses) -> None:
+    answer = uses.answer("network-policy")
+    assert answer["free again"] == answer["free"]
 
 
 @pytest.mark.addon("registry")

@@ -188,8 +188,8 @@ def changed(before: Mapping[str, Any], *path: str, to: Any) -> dict[str, Any]:
         (("packages", "kubelet"), "1.36.4-2.1", "packages.kubelet: 1.36.4-1.1 → 1.36.4-2.1"),
         (("network", "subnet"), "10.56.1.0/24", "network.subnet: 192.168.56.0/24 → 10.56.1.0/24"),
         (("nodes", "w1", "memory"), 4096, "nodes.w1.memory: 1536 → 4096"),
-        (("addons",), [], "addons: dns → none"),
-        (("addons",), ["dns", "x"], "addons: dns → dns, x"),
+        (("addons",), [], "addons: dns, network-policy → none"),
+        (("addons",), ["dns", "x"], "addons: dns, network-policy → dns, x"),
         (
             ("sources", "kubernetes", "uri"),
             "http://m.lan/",

@@ -198,6 +198,7 @@ def test_kubernetes_versions(asked: str) -> None:
         "cri-tools": "1.36.0",
         "etcd": "3.6.16",
         "coredns": "1.14.7",
+        "kube-network-policies": "0.8.0",
         "pause": "3.10.2",
         "busybox": "1.35.0",
     }
@@ -243,7 +244,7 @@ def test_dns_of_another_version_does_not_count() -> None:
 @pytest.mark.parametrize("answer", [True, None], ids=["answers", "no Go to ask with yet"])
 def test_dns_is_built_where_the_proxy_may_answer(answer: bool | None) -> None:
     plan = planned(host=replace(DEBIAN, go_modules=answer))
-    assert plan.addons == ("dns",)
+    assert plan.addons == ("dns", "network-policy")
     assert choice(plan, "cluster DNS") == ("CoreDNS 1.14.7", "from the Go module proxy")
 
 

@@ -77,6 +77,10 @@ class StoppedDocker(Docker):
         return name in self.images
 
 
+# Of the add-ons that a lab has by default.
+PROGRAMS = ("coredns", "kube-network-policies")
+
+
 @pytest.fixture
 def tools(tmp_path: Path) -> Tools:
     return Tools(Shell(), Store(tmp_path / "store"), StoppedDocker())
@@ -92,7 +96,7 @@ def built(tools: Tools, plan: Plan) -> list[str]:
 
 
 def test_an_empty_store_lacks_everything_in_building_order(tools: Tools) -> None:
-    assert built(tools, planned()) == ["go", *PARTS, "coredns", "base", "apt", "images"]
+    assert built(tools, planned()) == ["go", *PARTS, *PROGRAMS, "base", "apt", "images"]
 
 
 def test_a_full_store_lacks_nothing(tools: Tools) -> None:
@@ -104,8 +108,8 @@ def test_a_full_store_lacks_nothing(tools: Tools) -> None:
 def test_what_only_a_finished_step_needed_is_not_made_again(tools: Tools) -> None:
     plan = planned()
     keep(tools, plan, "apt", "base")
-    assert built(tools, plan) == ["go", "kubernetes", "etcd", "coredns", "images"]
-    keep(tools, plan, *IN_IMAGES, "coredns")
+    assert built(tools, plan) == ["go", "kubernetes", "etcd", *PROGRAMS, "images"]
+    keep(tools, plan, *IN_IMAGES, *PROGRAMS)
     assert built(tools, plan) == ["images"]
 
 

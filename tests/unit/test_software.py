@@ -262,7 +262,7 @@ def test_an_old_cgroup_is_worth_a_warning(
 
 def test_dns_of_upstream_comes_from_its_registry() -> None:
     software = chosen(host=replace(ONLINE, go_modules=False))
-    assert software.addons == ("dns",)
+    assert software.addons == ("dns", "network-policy")
     assert why(software, "cluster DNS") == "from its registry"
     assert "coredns" in software.wanted.images
     assert "coredns" not in chosen({"addons": []}).wanted.images

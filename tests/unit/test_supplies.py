@@ -202,6 +202,7 @@ def test_images_are_named_by_the_versions() -> None:
         "coredns": "registry.k8s.io/coredns/coredns:v1.13.1",
         "pause": "registry.k8s.io/pause:3.10.1",
         "busybox": "registry.k8s.io/e2e-test-images/busybox:1.36.1-1",
+        "kube-network-policies": "registry.k8s.io/networking/kube-network-policies:v1.1.1",
     }
 
 
@@ -273,7 +274,7 @@ def test_collected_comes_after_what_it_needs(made: Plan) -> None:
     seen: set[str] = set()
     for artifact in collected(made):
         # The programs themselves stay at home: what needs them is in the store by then.
-        assert set(artifact.needs) <= seen | {*PARTS, "coredns"}
+        assert set(artifact.needs) <= seen | {*PARTS, "coredns", "kube-network-policies"}
         seen.add(artifact.id)
 
 
