@@ -191,7 +191,7 @@ def test_the_inventory_has_the_facts() -> None:
         "digest": "sha256:" + "5e" * 32,
         "archive_url": "http://192.168.56.1:8750/images/pause.tar",
     }
-    assert shared["lab_image_refs"]["coredns"] == "labwright.local/coredns:1.10.1"
+    assert shared["lab_image_refs"]["coredns"] == "labwright.local/coredns:v1.14.7"
     assert [n["name"] for n in shared["lab_cluster_nodes"]] == ["cp1", "w1", "w2"]
 
 
