@@ -20,7 +20,7 @@ REVISION: Mapping[str, int] = {
     "coredns": 2,
     "kube-network-policies": 1,
     "local-path": 2,
-    "metrics-server": 2,
+    "metrics-server": 3,
     "metallb": 2,
     "registry": 1,
     "traefik": 1,

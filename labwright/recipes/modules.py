@@ -26,7 +26,8 @@ class Program:
     statically with the C library.
 
     ``loss`` is what a lab without it lacks and ``addon`` whose program it is; a component without
-    either is a part of every lab. ``own`` is the module path of mains that are ours.
+    either is a part of every lab. ``own`` is the module path of mains that are ours, and
+    ``instead`` the version of a requirement that takes the place of the module's own choice.
     """
 
     title: str
@@ -38,6 +39,7 @@ class Program:
     loss: str = ""
     addon: str = ""
     own: str = ""
+    instead: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -175,6 +177,9 @@ PROGRAMS: Mapping[str, Program] = MappingProxyType(
             {f"{_CLIENT}.gitVersion": _VERSION},
             loss="figures for kubectl top",
             addon="metrics-server",
+            # Its own, of May 2026, compiled by Go 1.27, writes OpenAPI that the API server cannot
+            # read, and kubectl apply fails from then on. This one is Kubernetes 1.36's.
+            instead={"k8s.io/kube-openapi": "v0.0.0-20260317180543-43fb72c5454a"},
         ),
         "kube-network-policies": Program(
             "kube-network-policies",

@@ -93,6 +93,7 @@ class Pinner:
             self._say(f"ask the Go module proxy for {module} {version}")
             main.take(self._released(program, module, version), version)
         main.requires |= dict.fromkeys(program.modules, f"v{version}")
+        main.replaces |= {name: (name, v) for name, v in program.instead.items()}
         if _numbers(main.go) > _numbers(GO):
             raise SupplyError(gobuild.too_old(f"{program.title} {version}", main.go))
         target = modules.folder(component, version)

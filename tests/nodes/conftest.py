@@ -29,6 +29,9 @@ __all__ = ["uses", "workshop"]
 T = TypeVar("T")
 ADMIN = "--kubeconfig /etc/kubernetes/admin.conf"
 
+# Where MetalLB's speaker listens on all addresses; the role network lets in the lab's alone.
+GUARDED = 9120
+
 # What a node is asked, by the name of the answer.
 QUESTIONS = {
     "hostname": "hostname",
@@ -37,6 +40,12 @@ QUESTIONS = {
     "file systems": "cat /proc/filesystems",
     "swaps": "tail -n +2 /proc/swaps",
     "sockets": "ss -Htlnp",
+    # Of each address of the node, what a server answers at a port that the node's rules guard.
+    "guarded": (
+        "for address in $(ip -o -4 address show scope global | awk '{ print $4 }'); do "
+        "echo ${address%%/*} $(curl -sk -m 3 -o /dev/null -w '%{http_code}' "
+        f"https://${{address%%/*}}:{GUARDED}/); done"
+    ),
     "containerd": "systemctl is-active containerd; systemctl is-enabled containerd",
     "kubelet": "systemctl is-active kubelet; systemctl is-enabled kubelet",
     "ctr": "ctr version >/dev/null 2>&1 && echo answers",

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.nodes.conftest import GUARDED
+
 if TYPE_CHECKING:
     from tests.nodes.conftest import Lab
 
@@ -54,10 +56,17 @@ def test_nothing_but_ssh_listens_on_the_nat_side(
         address, _, port = line.split()[3].rpartition(":")
         inside = address.startswith(("127.", "[::1]", "[::ffff:127.")) or "%lo" in address
         inside = inside or _is_containers(address, lab, node) or _is_another_s(line, lab)
+        inside = inside or (int(port) == GUARDED and _is_refused(seen["guarded"], lab, node))
         if not inside and address != lab.address(node) and int(port) not in NAT_PORTS:
             program = re.search(r'"([^"]+)"', line)
             exposed.append(f"{program[1] if program else '?'} on {address}:{port}")
     assert not exposed, f"open to the NAT side: {', '.join(exposed)}"
+
+
+def _is_refused(answers: str, lab: Lab, node: str) -> bool:
+    """Whether the node lets nobody in at the guarded port but at its address in the lab."""
+    asked = [line.split() for line in answers.splitlines()]
+    return all(code == "000" for address, code in asked if address != lab.address(node))
 
 
 def _is_another_s(line: str, lab: Lab) -> bool:

@@ -297,8 +297,10 @@ def test_speakers_listen_at_the_nodes_lab_address() -> None:
     host = {"fieldRef": {"fieldPath": "status.hostIP"}}
     bound = {e["name"] for e in container["env"] if e.get("valueFrom") == host}
     assert bound == {"METALLB_ML_BIND_ADDR"}
-    # Metrics know no address, and are off.
-    assert "--port=0" in container["args"]
+    # Metrics know no address: the port is the one that the role network guards.
+    script = ROLES / "network/templates/usr/local/sbin/labwright-pod-routes.j2"
+    assert "METRICS=9120\n" in script.read_text(encoding="utf-8")
+    assert not [word for word in container["args"] if word.startswith("--port")]
     assert container["readinessProbe"]["httpGet"]["host"] == "127.0.0.1"
 
 
