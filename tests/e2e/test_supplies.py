@@ -15,6 +15,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,10 @@ class Vendors:
 
 
 def gateway() -> str:
-    form = "{{(index .IPAM.Config 0).Gateway}}"
-    return docker("network", "inspect", "--format", form, "bridge").strip()
+    form = "{{with index .IPAM.Config 0}}{{.Subnet}} {{.Gateway}}{{end}}"
+    subnet, _, address = docker("network", "inspect", "--format", form, "bridge").partition(" ")
+    # A Docker that was started for the first time tells no gateway of its bridge.
+    return address.strip() or str(next(IPv4Network(subnet).hosts()))
 
 
 @dataclass(frozen=True)
