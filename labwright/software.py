@@ -232,9 +232,13 @@ def _solve_with_defaults(
 
 def _had(given: Inputs, problem: solver.Problem, name: str) -> bool:
     """Whether the supply has a component at all: a default only holds Kubernetes back there."""
-    known = given.catalog.components[name]
     supply = problem.facts.get("supply", "")
-    return not supply or any(supply in r.supplies or not r.supplies for r in known.releases)
+    return not supply or _in_supply(given.catalog.components[name], supply)
+
+
+def _in_supply(component: Component, supply: str) -> bool:
+    """Whether a supply has any version of a component."""
+    return any(supply in r.supplies or not r.supplies for r in component.releases)
 
 
 def _anywhere(catalog: Catalog, names: Collection[str]) -> Catalog:
@@ -302,7 +306,7 @@ def _not_in_supply(given: Inputs, supply: Supply) -> Iterator[Finding]:
     """Find the add-ons of which the supply has no version at all."""
     for index, name in enumerate(given.spec.addons):
         component = given.catalog.components[given.catalog.addons[name].component]
-        if not any(supply.name in r.supplies or not r.supplies for r in component.releases):
+        if not _in_supply(component, supply.name):
             fix = f"supply: upstream, or leave {name} out"
             if name == "rancher":
                 fix = "supply: upstream, or rancher: {chart: PATH} with a chart of your own"
