@@ -406,16 +406,14 @@ class AptSource:
 class DebWish:
     """A Debian package that the nodes need: the newest whose version starts with ``version``.
 
-    It is looked for in ``sources``; one that is not ``required`` may be missing there, and one
-    with ``unless`` is left out where that other package was found. One with a ``role`` is for
-    nodes of that role alone.
+    It is looked for in ``sources``; one that is not ``required`` may be missing there. One with a
+    ``role`` is for nodes of that role alone.
     """
 
     name: str
     sources: tuple[str, ...]
     version: str = ""
     required: bool = True
-    unless: str = ""
     role: Role | None = None
 
 

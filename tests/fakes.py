@@ -192,9 +192,8 @@ def answers(wanted: Wanted) -> Pins:
     """What vendors that have all that is wanted could answer, the same each time."""
     found: dict[str, DebPin] = {}
     for wish in wanted.debs:
-        if wish.unless not in found:
-            version = f"{wish.version.rstrip('-') or '1.0'}-1.1"
-            found[wish.name] = DebPin(version, sha256(wish.name + version), wish.sources[0])
+        version = f"{wish.version.rstrip('-') or '1.0'}-1.1"
+        found[wish.name] = DebPin(version, sha256(wish.name + version), wish.sources[0])
     return Pins(
         keys={source.name: armour(source.name) for source in wanted.apt if source.key},
         packages=found,

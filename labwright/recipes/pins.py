@@ -85,7 +85,7 @@ def _still_trusted(source: AptSource, key: bytes) -> bool:
 def _answers(pins: Pins, wish: DebWish) -> bool:
     pin = pins.packages.get(wish.name)
     if pin is None:
-        return not wish.required or wish.unless in pins.packages
+        return not wish.required
     return pin.source in wish.sources and _starts(pin.version, wish.version)
 
 
@@ -133,8 +133,6 @@ def _packages(
     repositories = {s.name: list(_repositories(http, s, keys, arch)) for s in wanted.apt}
     found: dict[str, DebPin] = {}
     for wish in wanted.debs:
-        if wish.unless and wish.unless in found:
-            continue
         deb = _deb(wish, repositories, earlier.packages.get(wish.name))
         if deb is not None:
             found[wish.name] = DebPin(deb.version, deb.sha256, deb.source)

@@ -125,8 +125,7 @@ def _debs(chosen: Chosen) -> Iterator[DebWish]:
     for name in ("kubeadm", "kubelet", "kubectl"):
         yield DebWish(name, ("kubernetes",), f"{parts['kubernetes']}-")
     for name in ("cri-tools", "kubernetes-cni"):
-        yield DebWish(name, ("kubernetes",), required=False)
-    yield DebWish("containernetworking-plugins", guest, unless="kubernetes-cni")
+        yield DebWish(name, ("kubernetes",))
     runtime = _runtime(chosen)
     sources = guest if runtime.apt in guest else (runtime.apt,)
     own, *others = runtime.packages

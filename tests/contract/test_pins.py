@@ -58,17 +58,20 @@ def debs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders of debs: Kubernetes' own, and the guest's."""
     folder = tmp_path_factory.mktemp("debs")
     for name in KUBERNETES:
-        make_deb(folder / "kubernetes", name, "1.20.2-1")
-        make_deb(folder / "kubernetes", name, "1.20.20-1")
-    make_deb(folder / "kubernetes", "cri-tools", "1.19.0-1")
-    make_deb(folder / "debian", "containerd", "1.6.20~ds1-1+b1")
-    for name in ("runc", "containernetworking-plugins", *TOOLS):
+        make_deb(folder / "kubernetes", name, "1.36.4-1")
+        make_deb(folder / "kubernetes", name, "1.36.40-1")
+    make_deb(folder / "kubernetes", "cri-tools", "1.36.0-1.1")
+    make_deb(folder / "kubernetes", "kubernetes-cni", "1.8.0-1.1")
+    make_deb(folder / "docker", "containerd.io", "2.3.4-1~debian.12~bookworm")
+    for name in DOCKER["docker"]:
+        needed = {"docker-ce": "containerd.io, libslirp0"}.get(name, "")
+        make_deb(folder / "docker", name, "5:29.0.0-1", depends=needed)
+    for name in TOOLS:
         make_deb(folder / "debian", name, "1.1.5+ds1-1")
-    for name in (*ROLE_PACKAGES["tools"], *DOCKER["guest"], *ROLE_PACKAGES["nas"]):
-        needed = {"docker.io": "containerd, tini"}.get(name, "")
-        make_deb(folder / "debian", name, "2.0-1", depends=needed)
-    make_deb(folder / "debian", "tini", "0.19.0-1")
-    make_deb(folder / "security", "runc", "1.1.5+ds1-1+deb12u1")
+    for name in (*ROLE_PACKAGES["tools"], *ROLE_PACKAGES["nas"]):
+        make_deb(folder / "debian", name, "2.0-1")
+    make_deb(folder / "debian", "libslirp0", "4.7.0-1")
+    make_deb(folder / "security", "socat", "1.1.5+ds1-1+deb12u1")
     return folder
 
 
@@ -100,22 +103,24 @@ class Vendors:
         """Publish what is in the folders of debs."""
         for old in self.repos.folder.iterdir():
             shutil.rmtree(old)
-        self.repos.kubernetes("v1.20", self.debs / "kubernetes")
+        self.repos.kubernetes("v1.36", self.debs / "kubernetes")
         for suite in ("bookworm", "bookworm-updates"):
             self.repos.archive("debian", self.debs / "debian", suite=suite)
         self.repos.archive("security", self.debs / "security", suite="bookworm-security")
+        self.repos.archive("docker", self.debs / "docker", component="stable")
 
     def raw(self, **more: Any) -> dict[str, Any]:
         """A lab.yaml that names the mirrors."""
-        signed = f"{self.repos.url}/core:/stable:/v1.20/deb/Release.key"
+        signed = f"{self.repos.url}/core:/stable:/v1.36/deb/Release.key"
         return {
             "supply": "upstream",
-            "kubernetes": "1.20",
+            "kubernetes": "1.36.4",
             "mirrors": {
                 "apt": {
                     "kubernetes": {"url": self.repos.url, "key": signed},
                     "debian": {"url": f"{self.repos.url}/debian", "key": signed},
                     "debian-security": {"url": f"{self.repos.url}/security", "key": signed},
+                    "docker": {"url": f"{self.repos.url}/docker", "key": signed},
                 },
                 "registries": {REGISTRY: self.door.url},
             },
@@ -176,16 +181,15 @@ def with_source(wanted: Wanted, name: str, **change: Any) -> Wanted:
 def test_vendors_say_what_a_lab_gets(vendors: Vendors, key: SigningKey) -> None:
     wanted = replace(vendors.wanted(), charts={"rancher": (vendors.charts.url, "2.15.1")})
     pins = asked(wanted)
-    assert set(pins.keys) == {"kubernetes", "debian", "debian-security"}
+    assert set(pins.keys) == {"kubernetes", "debian", "debian-security", "docker"}
     assert pins.keys["kubernetes"].encode().split() == key.armoured.split()
     versions = {name: (pin.version, pin.source) for name, pin in pins.packages.items()}
-    # 1.20.2, though 1.20.20 is newer and begins alike.
-    assert {versions[name] for name in KUBERNETES} == {("1.20.2-1", "kubernetes")}
-    assert versions["containerd"] == ("1.6.20~ds1-1+b1", "debian")
-    assert versions["runc"] == ("1.1.5+ds1-1+deb12u1", "debian-security")
-    assert versions["cri-tools"] == ("1.19.0-1", "kubernetes")
-    assert "kubernetes-cni" not in versions
-    assert versions["containernetworking-plugins"] == ("1.1.5+ds1-1", "debian")
+    # 1.36.4, though 1.36.40 is newer and begins alike.
+    assert {versions[name] for name in KUBERNETES} == {("1.36.4-1", "kubernetes")}
+    assert versions["containerd.io"] == ("2.3.4-1~debian.12~bookworm", "docker")
+    assert versions["socat"] == ("1.1.5+ds1-1+deb12u1", "debian-security")
+    assert versions["cri-tools"] == ("1.36.0-1.1", "kubernetes")
+    assert versions["kubernetes-cni"] == ("1.8.0-1.1", "kubernetes")
     assert {name: pin.ref for name, pin in pins.images.items()} == wanted.images
     for pin in pins.images.values():
         assert pin.digest == vendors.registry.digest(pin.ref.removeprefix(f"{REGISTRY}/"))
@@ -193,14 +197,6 @@ def test_vendors_say_what_a_lab_gets(vendors: Vendors, key: SigningKey) -> None:
     chart = pins.charts["rancher"]
     assert (chart.version, chart.url) == ("2.15.1", f"{vendors.charts.url}/rancher-2.15.1.tgz")
     assert covers(pins, wanted)
-
-
-def test_plugins_come_from_kubernetes_where_it_has_them(vendors: Vendors) -> None:
-    make_deb(vendors.debs / "kubernetes", "kubernetes-cni", "1.2.0-1")
-    vendors.index()
-    packages = asked(vendors.wanted()).packages
-    assert packages["kubernetes-cni"].version == "1.2.0-1"
-    assert "containernetworking-plugins" not in packages
 
 
 def test_the_same_question_has_the_same_answer(vendors: Vendors) -> None:
@@ -218,17 +214,17 @@ def test_a_registry_that_recovers_is_waited_for(vendors: Vendors) -> None:
 
 def test_a_package_stays_as_it_was_while_it_is_there(vendors: Vendors) -> None:
     before = asked(vendors.wanted())
-    make_deb(vendors.debs / "kubernetes", "kubelet", "1.20.2-2")
+    make_deb(vendors.debs / "kubernetes", "kubelet", "1.36.4-2")
     make_deb(vendors.debs / "debian", "socat", "1.8.0-1")
     vendors.index()
     assert asked(vendors.wanted(), before).packages == before.packages
     fresh = asked(vendors.wanted()).packages
-    assert (fresh["kubelet"].version, fresh["socat"].version) == ("1.20.2-2", "1.8.0-1")
+    assert (fresh["kubelet"].version, fresh["socat"].version) == ("1.36.4-2", "1.8.0-1")
 
 
 def test_a_package_that_is_gone_gives_way_to_the_newest(vendors: Vendors) -> None:
     before = asked(vendors.wanted())
-    older = DebPin("1.20.2-0", "0" * 64, "kubernetes")
+    older = DebPin("1.36.4-0", "0" * 64, "kubernetes")
     rebuilt = replace(before.packages["kubectl"], sha256="0" * 64)
     packages = {**before.packages, "kubelet": older, "kubectl": rebuilt}
     after = asked(vendors.wanted(), replace(before, packages=packages))
@@ -237,9 +233,9 @@ def test_a_package_that_is_gone_gives_way_to_the_newest(vendors: Vendors) -> Non
 
 
 def test_an_earlier_pin_of_another_version_is_forgotten(vendors: Vendors) -> None:
-    newer = DebPin("1.20.20-1", "0" * 64, "kubernetes")
+    newer = DebPin("1.36.40-1", "0" * 64, "kubernetes")
     before = Pins(packages={"kubelet": newer})
-    assert asked(vendors.wanted(), before).packages["kubelet"].version == "1.20.2-1"
+    assert asked(vendors.wanted(), before).packages["kubelet"].version == "1.36.4-1"
 
 
 def test_an_image_stays_as_it_was_while_it_is_there(vendors: Vendors, tmp_path: Path) -> None:
@@ -247,13 +243,13 @@ def test_an_image_stays_as_it_was_while_it_is_there(vendors: Vendors, tmp_path: 
     (tmp_path / "other").write_bytes(b"another program")
     archive = tmp_path / "other.tar"
     oci.write(Image("x/y:1", {"o": File(tmp_path / "other")}, ("/o",)), archive)
-    vendors.registry.push(archive, "pause:3.2")
+    vendors.registry.push(archive, "pause:3.10.2")
     try:
         assert asked(vendors.wanted(), before).images == before.images
         fresh = asked(vendors.wanted()).images
         assert {n for n in fresh if fresh[n] != before.images[n]} == {"pause"}
     finally:
-        vendors.registry.push(vendors.image, "pause:3.2")
+        vendors.registry.push(vendors.image, "pause:3.10.2")
 
 
 def test_an_image_that_is_gone_is_said(vendors: Vendors) -> None:
@@ -261,7 +257,7 @@ def test_an_image_that_is_gone_is_said(vendors: Vendors) -> None:
     gone = replace(before.images["pause"], digest="sha256:" + "0" * 64)
     error = refusal(vendors.wanted(), replace(before, images={**before.images, "pause": gone}))
     (finding,) = error.findings
-    assert f"registry.k8s.io/pause:3.2@{gone.digest}" in finding.what
+    assert f"registry.k8s.io/pause:3.10.2@{gone.digest}" in finding.what
 
 
 # --- what is not there, or not to be trusted
@@ -269,11 +265,11 @@ def test_an_image_that_is_gone_is_said(vendors: Vendors) -> None:
 
 def test_a_missing_package_is_named_with_where_it_was_looked_for(vendors: Vendors) -> None:
     wanted = vendors.wanted()
-    debs = [replace(w, version="1.20.3-") if w.name == "kubeadm" else w for w in wanted.debs]
+    debs = [replace(w, version="1.36.5-") if w.name == "kubeadm" else w for w in wanted.debs]
     error = refusal(replace(wanted, debs=tuple(debs)))
     (finding,) = error.findings
     assert (finding.id, finding.where) == ("supply.no-package", "mirrors.apt.kubernetes")
-    assert finding.what == "there is no package kubeadm 1.20.3 in kubernetes"
+    assert finding.what == "there is no package kubeadm 1.36.5 in kubernetes"
     assert vendors.repos.url in finding.why
 
 
@@ -283,8 +279,8 @@ def test_every_missing_image_is_named(vendors: Vendors) -> None:
     error = refusal(vendors.wanted())
     said = "\n".join(line for finding in error.findings for line in finding.lines())
     assert len(error.findings) == 2
-    assert "registry.k8s.io/kube-proxy:v1.20.2" in said
-    assert "registry.k8s.io/coredns/coredns:v1.10.1" in said
+    assert "registry.k8s.io/kube-proxy:v1.36.4" in said
+    assert "registry.k8s.io/coredns/coredns:v1.14.2" in said
 
 
 def test_an_image_for_another_architecture_is_none(vendors: Vendors) -> None:
@@ -330,7 +326,7 @@ def test_a_repository_that_a_stranger_signed_is_refused(
     )
     (finding,) = refusal(wanted).findings
     assert finding.id == "supply.apt"
-    assert "core:/stable:/v1.20/deb" in finding.what
+    assert "core:/stable:/v1.36/deb" in finding.what
 
 
 @pytest.mark.parametrize("path", ["deb/InRelease", "deb/Packages"])
@@ -401,7 +397,7 @@ def test_apt_collects_what_is_pinned(vendors: Vendors, root: Path, tmp_path: Pat
     plan = pinned_plan(vendors)
     assert plan.pins
     # A newer one has come since: what was pinned is taken.
-    make_deb(vendors.debs / "kubernetes", "kubelet", "1.20.2-2")
+    make_deb(vendors.debs / "kubernetes", "kubelet", "1.36.4-2")
     vendors.index()
     made = job(plan, tmp_path / "apt", "apt", base=root)
     build(made)
@@ -424,7 +420,7 @@ def test_what_only_one_node_has_is_collected_apart(
     build(made)
     have = json.loads((made.out / "versions.json").read_text())
     # With what it depends on, less what all nodes have: containerd is not held twice.
-    assert set(have) == {*ROLE_PACKAGES["tools"], *DOCKER["guest"], "tini"}
+    assert set(have) == {*ROLE_PACKAGES["tools"], *DOCKER["docker"], "libslirp0"}
     assert not set(have) & set(json.loads((common.out / "versions.json").read_text()))
 
 
@@ -456,7 +452,7 @@ def test_other_bytes_under_a_pinned_version_are_refused(
         build(job(other, tmp_path / "apt", "apt", base=root))
     (finding,) = caught.value.findings
     assert finding.id == "supply.package-changed"
-    assert "kubelet 1.20.2-1" in finding.what
+    assert "kubelet 1.36.4-1" in finding.what
 
 
 def test_a_package_that_its_source_dropped_is_said(
@@ -465,12 +461,12 @@ def test_a_package_that_its_source_dropped_is_said(
     needs("apt-get")
     plan = pinned_plan(vendors)
     assert plan.pins
-    gone = replace(plan.pins.packages["kubelet"], version="1.20.2-0")
+    gone = replace(plan.pins.packages["kubelet"], version="1.36.4-0")
     packages = {**plan.pins.packages, "kubelet": gone}
     other = replace(plan, pins=replace(plan.pins, packages=packages))
     with pytest.raises(SupplyError) as caught:
         build(job(other, tmp_path / "apt", "apt", base=root))
-    assert "1.20.2-0" in "".join((str(caught.value), *caught.value.details))
+    assert "1.36.4-0" in "".join((str(caught.value), *caught.value.details))
 
 
 # --- a run
@@ -500,7 +496,7 @@ def test_the_same_lock_gives_the_same_lab_elsewhere(vendors: Vendors, tmp_path: 
     here = run_of(tmp_path / "here", lock_file=path)
     here.settle(_pinned(here, planned(vendors.raw(), online(DEBIAN)), DEBIAN))
     write_lock(here)
-    make_deb(vendors.debs / "kubernetes", "kubelet", "1.20.2-2")
+    make_deb(vendors.debs / "kubernetes", "kubelet", "1.36.4-2")
     vendors.index()
 
     there = run_of(tmp_path / "there", locked=read_lock(path), lock_file=path, strict=True)
@@ -516,9 +512,9 @@ def test_a_strict_run_refuses_what_vendors_have_replaced(vendors: Vendors, tmp_p
     here = run_of(tmp_path / "here", lock_file=path)
     here.settle(_pinned(here, planned(vendors.raw(), online(DEBIAN)), DEBIAN))
     write_lock(here)
-    old = vendors.debs / "kubernetes/kubelet_1.20.2-1_amd64.deb"
+    old = vendors.debs / "kubernetes/kubelet_1.36.4-1_amd64.deb"
     old.rename(vendors.folder / old.name)
-    make_deb(vendors.debs / "kubernetes", "kubelet", "1.20.2-2")
+    make_deb(vendors.debs / "kubernetes", "kubelet", "1.36.4-2")
     try:
         vendors.index()
         there = run_of(tmp_path / "there", locked=read_lock(path), lock_file=path, strict=True)
@@ -527,6 +523,6 @@ def test_a_strict_run_refuses_what_vendors_have_replaced(vendors: Vendors, tmp_p
         with pytest.raises(SupplyError) as caught:
             write_lock(there)
         assert caught.value.findings[0].id == "supply.drift"
-        assert "packages.kubelet: 1.20.2-1 → 1.20.2-2" in caught.value.findings[0].why
+        assert "packages.kubelet: 1.36.4-1 → 1.36.4-2" in caught.value.findings[0].why
     finally:
         (vendors.folder / old.name).rename(old)

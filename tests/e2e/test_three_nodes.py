@@ -199,7 +199,8 @@ def test_addons_come_are_used_and_go_without_a_trace(three: Folder) -> None:
     assert "test_every_node_runs_an_image_that_one_of_them_pushed" in report
     table = three.invoke("lab.addons").out.splitlines()
     states = {line.split()[0]: line.split()[1] for line in table[1:]}
-    assert states == {**dict.fromkeys(("dns", *ADDONS), "ready"), "rancher": "off"}
+    off = dict.fromkeys(("network-policy", "rancher"), "off")
+    assert states == {**dict.fromkeys(("dns", *ADDONS), "ready"), **off}
     (three.path / "lab.yaml").write_text(text)
     three.invoke("lab.up", "--yes")
     left = objects(three) - before

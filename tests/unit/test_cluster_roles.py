@@ -162,18 +162,14 @@ def test_kube_proxy_has_the_mode_of_the_plan(mode: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "packages", "key", "folder"),
-    [
-        (3, {"containerd": "", "containernetworking-plugins": ""}, "bin_dirs", ["/usr/lib/cni"]),
-        (3, {"containerd.io": "", "kubernetes-cni": ""}, "bin_dirs", ["/opt/cni/bin"]),
-        (2, {"containerd": "", "kubernetes-cni": ""}, "bin_dir", "/opt/cni/bin"),
-    ],
+    ("version", "key", "folders"),
+    [(3, "bin_dirs", ["/opt/cni/bin"]), (2, "bin_dir", "/opt/cni/bin")],
 )
 def test_containerd_finds_the_cni_plugins_in_the_words_of_its_format(
-    version: int, packages: dict[str, str], key: str, folder: object
+    version: int, key: str, folders: object
 ) -> None:
-    facts = {"lab_containerd_config_version": version, "lab_packages": packages}
+    facts = {"lab_containerd_config_version": version}
     config = tomllib.loads(rendered("containerd", "etc/containerd/config.toml.j2", **facts))
     assert config["version"] == version
     runtime = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}[version]
-    assert config["plugins"][runtime]["cni"] == {key: folder, "conf_dir": "/etc/cni/net.d"}
+    assert config["plugins"][runtime]["cni"] == {key: folders, "conf_dir": "/etc/cni/net.d"}

@@ -51,16 +51,8 @@ def test_an_answer_too_few_does_not(part: str, name: str) -> None:
 
 
 def test_what_is_not_required_may_be_missing() -> None:
-    assert covers(without("packages", "cri-tools"), WANTED)
-
-
-def test_plugins_of_kubernetes_stand_in_for_the_guest_s() -> None:
-    assert "containernetworking-plugins" not in PINS.packages
-    neither = without("packages", "kubernetes-cni")
-    assert not covers(neither, WANTED)
-    plugins = DebPin("1.1.1+ds1-3", "0" * 64, "debian")
-    own = replace(neither, packages={**neither.packages, "containernetworking-plugins": plugins})
-    assert covers(own, WANTED)
+    assert covers(Pins(), Wanted(debs=(DebWish("docker-cli", ("debian",), required=False),)))
+    assert not covers(Pins(), Wanted(debs=(DebWish("docker-cli", ("debian",)),)))
 
 
 @pytest.mark.parametrize(
