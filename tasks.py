@@ -89,6 +89,27 @@ def verify(_c: Context, lab: str = "", verbose: bool = False) -> None:
     cli.verify(lab, verbose=verbose)
 
 
+@task(
+    help={
+        "focus": "only the tests whose names match this regular expression (default: all)",
+        "skip": "without the tests whose names match this one",
+        "processes": "how many tests run side by side",
+        **LAB,
+    }
+)
+def conformance(
+    _c: Context,
+    lab: str = "",
+    focus: str = "",
+    skip: str = "",
+    processes: int = 4,
+    yes: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Run Kubernetes' own conformance tests on a lab that is up."""
+    cli.conformance(lab, focus=focus, skip=skip, processes=processes, yes=yes, verbose=verbose)
+
+
 @task(help={"lab": LAB["lab"], "node": "the node", "command": "run this instead of a shell"})
 def ssh(_c: Context, node: str, lab: str = "", command: str = "") -> None:
     """Open a shell on a node, or run a command there."""
@@ -155,6 +176,15 @@ def virtualbox(_c: Context, pattern: str = "") -> None:
 def libvirt(_c: Context, pattern: str = "") -> None:
     """Bring up two real machines with libvirt, emulated where KVM boots none, and verify them."""
     selftest.libvirt(pattern=pattern)
+
+
+@task(
+    name="conformance",
+    help={"focus": "only the tests whose names match this regular expression (default: all)"},
+)
+def conform(_c: Context, focus: str = "") -> None:
+    """Run Kubernetes' conformance tests on a lab of three nodes, and write docs/conformance.md."""
+    selftest.conformance(focus=focus)
 
 
 @task
@@ -256,13 +286,13 @@ def prune(_c: Context, yes: bool = False) -> None:
 
 lab_tasks = Collection(
     "lab",
-    *(up, plan, status, addons, rancher, verify, ssh, kubeconfig, down, destroy),
+    *(up, plan, status, addons, rancher, verify, conformance, ssh, kubeconfig, down, destroy),
     *(doctor, support),
     *(versions, lock, diff),
 )
 bundle_tasks = Collection("bundle", make, verify_bundle, show, serve)
 box_tasks = Collection("box", build, add, list_boxes, prune)
-test_tasks = Collection("test", virtualbox, libvirt)
+test_tasks = Collection("test", virtualbox, libvirt, conform)
 test_tasks.add_task(test, default=True)
 namespace = Collection(
     lab_tasks, bundle_tasks, box_tasks, test_tasks, Collection("dev", schema, pin)

@@ -14,10 +14,12 @@ from typing import NoReturn
 from invoke.exceptions import Exit
 
 from labwright import __version__, catalog, known
+from labwright.conformance import FOCUS
 from labwright.console import Console
 from labwright.errors import INTERRUPTED, LabError
 from labwright.lab import Lab, Options
 from labwright.model import Plan
+from labwright.phases.conformance import Conform
 from labwright.tools import nodes, workdir
 
 # Versions of a component that a table shows; `lab.lock --upgrade` and the catalog know all.
@@ -99,6 +101,16 @@ def verify(lab: str, *, verbose: bool) -> None:
     with session(Options(lab=lab, verbose=verbose)) as (it, console):
         it.verify()
         console.print(f"report: {it.workdir.path / 'report' / 'verify.xml'}")
+
+
+def conformance(
+    lab: str, *, focus: str, skip: str, processes: int, yes: bool, verbose: bool
+) -> None:
+    """Run Kubernetes' conformance tests on a lab."""
+    with session(Options(lab=lab, yes=yes, verbose=verbose)) as (it, console):
+        phase = Conform(focus=focus or FOCUS, skip_tests=skip, processes=processes)
+        folder = it.conform(phase)
+        console.print(f"report: {folder / 'table.md'}, {folder / 'junit.xml'}")
 
 
 def ssh(lab: str, node: str, command: str) -> None:

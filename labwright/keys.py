@@ -31,6 +31,8 @@ REVISION: Mapping[str, int] = {
     "apt-role": 1,
     "images": 2,
     "collect": 1,
+    "conformance": 1,
+    "conformance-images": 1,
     "pull": 1,
     "charts": 1,
     "helm": 2,

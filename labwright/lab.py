@@ -16,11 +16,13 @@ from labwright.errors import INTERRUPTED, Finding, HostError, LabError, SpecErro
 from labwright.events import Event, Journal, Sink, nowhere, tee
 from labwright.locate import lock_of, name_of, read_lock, read_plan, read_spec
 from labwright.model import Node, Plan
-from labwright.phases import boot, diagnosis, existing, preflight, rancher, support
+from labwright.phases import boot, conformance, diagnosis, existing, preflight, rancher, support
 from labwright.phases.bake import Bake
 from labwright.phases.base import Phase, Run, Tools, run_all
 from labwright.phases.boot import Boot
 from labwright.phases.bundling import Collect, Pack
+from labwright.phases.conformance import Collect as CollectTests
+from labwright.phases.conformance import Conform
 from labwright.phases.converge import Converge
 from labwright.phases.export import Export
 from labwright.phases.fetch import Fetch, stock
@@ -89,6 +91,15 @@ class Lab:
     def verify(self) -> None:
         """Prove a lab that is up. Raises VerifyError."""
         self._phases("lab.verify", (Verify(),), self._made())
+
+    def conform(self, phase: Conform) -> Path:
+        """Run Kubernetes' conformance tests on a lab that is up, and give the report's folder.
+
+        Raises VerifyError: a test failed.
+        """
+        run = self._made()
+        self._phases("lab.conformance", (CollectTests(), phase), run)
+        return conformance.folder(run)
 
     def down(self) -> None:
         """Halt the machines; what is on them stays. Raises BootError."""

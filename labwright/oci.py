@@ -49,6 +49,7 @@ class Image:
     env: Sequence[str] = (PATH,)
     workdir: str = "/"
     arch: str = "amd64"
+    user: str = ""
 
 
 def tree(folder: Path) -> dict[str, File]:
@@ -164,6 +165,8 @@ def _config(image: Image, diff_id: str) -> dict[str, Any]:
         run["Entrypoint"] = list(image.entrypoint)
     if image.cmd:
         run["Cmd"] = list(image.cmd)
+    if image.user:
+        run["User"] = image.user
     return {
         "architecture": image.arch,
         "os": "linux",

@@ -6,12 +6,16 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from invoke.exceptions import Exit
 
-from labwright import spec
+from labwright import cli, spec
+from labwright.conformance import FOCUS
+from labwright.lab import Options
+from labwright.phases.conformance import Conform
 from labwright.render import ROOT
 from labwright.tools import apt
 from labwright.tools.shell import Shell
@@ -47,6 +51,8 @@ MONITORS = {
     "qemu-img": "qemu-utils",
     "vagrant": "vagrant",
 }
+# What follows in docs/conformance.md is written by `conformance`.
+MADE = "<!-- Written by ./invokew test.conformance. -->"
 # Mounts and processes end with the tests, whatever happens to those.
 APART = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
@@ -107,6 +113,27 @@ def libvirt(*, pattern: str) -> None:
     _tools(shell)
     words = ["-m", "pytest", "tests/libvirt", *(["-k", pattern] if pattern else [])]
     _end(shell.hand_over([sys.executable, *words]))
+
+
+def conformance(*, focus: str) -> None:
+    """Run Kubernetes' conformance tests on three nodes; all of them are docs/conformance.md.
+
+    Raises Exit with the code of the lab's command that failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="labwright-conformance-") as name:
+        folder = Path(name)
+        (folder / "lab.yaml").write_text("name: conformance\n", encoding="utf-8")
+        with cli.session(Options(root=folder, yes=True)) as (lab, _console):
+            try:
+                lab.up()
+                lab.conform(Conform(focus=focus or FOCUS))
+            finally:
+                table = lab.workdir.path / "report/conformance/table.md"
+                if not focus and table.is_file():
+                    page = ROOT / "docs/conformance.md"
+                    text = page.read_text("utf-8").partition(MADE)[0]
+                    write(page, f"{text}{MADE}\n\n{table.read_text('utf-8')}")
+                lab.destroy()
 
 
 def write_schema() -> None:

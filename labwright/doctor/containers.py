@@ -149,13 +149,13 @@ def sys_resource(c: Checkup) -> Hit | None:
     pains=(17,),
 )
 def cgroup_v1(c: Checkup) -> Hit | None:
-    """Kubelet 1.35 and later start there only when told to."""
+    """Kubelet 1.35 to 1.37 start there only when told to, as the lab does, and later ones never."""
     if c.host.cgroup == 2:
         return None
     return Hit(
         "this host is on cgroup v1, which Kubernetes is giving up",
-        "/sys/fs/cgroup/cgroup.controllers is not there; Kubernetes before 1.35 runs on it",
-        "boot with systemd.unified_cgroup_hierarchy=1, or keep kubernetes: in lab.yaml below 1.35",
+        "/sys/fs/cgroup/cgroup.controllers is not there; Kubernetes up to 1.37 can be told to run",
+        "boot with systemd.unified_cgroup_hierarchy=1",
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from labwright import render
 from labwright.model import SUPPLY_PORT
@@ -36,7 +37,7 @@ class Converge:
     def execute(self, run: Run) -> None:
         """Serve the supply and run the play. Raises ConvergeError."""
         inventories = [render.ROOT / "inventory", run.workdir.inventory]
-        with supplied(run):
+        with supplied(run, folders(run)):
             outcome = ansible.play(
                 "site.yml",
                 inventories,
@@ -50,18 +51,21 @@ class Converge:
 
 
 @contextlib.contextmanager
-def supplied(run: Run) -> Iterator[None]:
-    """Serve the supply where the nodes look for it. Raises HostError."""
+def supplied(run: Run, served: Mapping[str, Path]) -> Iterator[str]:
+    """Serve folders, each below its name, and yield the address that nodes reach them at.
+
+    Raises HostError.
+    """
     plan, port = run.plan, SUPPLY_PORT
     # Through a tunnel the nodes have that port, and here any will do.
     with (
-        serving(folders(run), str(plan.host_address), 0 if plan.tunnel else port) as url,
+        serving(served, str(plan.host_address), 0 if plan.tunnel else port) as url,
         contextlib.ExitStack() as tunnels,
     ):
-        if plan.tunnel and folders(run):
+        if plan.tunnel and served:
             ssh = Ssh(run.tools.shell, run.workdir.ssh_config)
             ours = int(url.rpartition(":")[2])
             run.step("open the way back to this computer")
             for tunnel in ssh.ways_back([n.name for n in plan.nodes], port, ours):
                 tunnels.callback(tunnel)
-        yield
+        yield f"http://127.0.0.1:{port}" if plan.tunnel else url

@@ -24,7 +24,7 @@ HOST_PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "runc": ("ca-certificates", "gcc", "libc6-dev", "libseccomp-dev", "pkg-config"),
         **dict.fromkeys(
             (
-                *("containerd", "cni-plugins", "cri-tools", "etcd"),
+                *("conformance", "containerd", "cni-plugins", "cri-tools", "etcd"),
                 *("cert-manager", "coredns", "kube-network-policies", "local-path"),
                 *("metallb", "metrics-server", "registry"),
             ),
@@ -40,6 +40,7 @@ HOST_PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "bundle": (),
         "charts": (),
         "collect": ("apt-utils", "debian-archive-keyring"),
+        "conformance-images": ("debian-archive-keyring",),
         "helm": (),
         "host": (),
         "pull": (),

@@ -50,12 +50,14 @@ def build(job: Job) -> None:
     folder = _main_module(job, program)
     env = environment(job.inputs["go"] / "go", job.cache, cgo=bool(program.tags))
     job.say(f"fetch the modules of {program.title} {version}")
-    # Of all that go.mod names, only the modules that packages are taken from.
-    _go(job, program, ["list", "-deps", *_tags(program), *program.packages], folder, env, DOWNLOAD)
+    for words in _lists(program):
+        _go(job, program, words, folder, env, DOWNLOAD)
     job.say(f"compile {', '.join(program.names)}")
-    _go(job, program, _command(job, program), folder, env, BUILD)
+    for words in _commands(job, program):
+        _go(job, program, words, folder, env, BUILD)
     if component == "kubernetes":
         _compile_pause(job, folder, env)
+    _keep_files(job, program, folder, env)
     _collect(job, program)
     (job.out / "version").write_text(f"v{version}\n", encoding="utf-8")
 
@@ -108,12 +110,21 @@ def lay_out_own(source: Path, folder: Path) -> None:
         shutil.copyfile(own, target)
 
 
-def _command(job: Job, program: Program) -> list[str]:
+def _lists(program: Program) -> Iterator[list[str]]:
+    """Yield what fetches, of all that go.mod names, the modules that packages are taken from."""
+    yield ["list", "-deps", *_tags(program), *program.packages]
+    if program.tests:
+        yield ["list", "-deps", "-test", *_tags(program), *program.tests]
+
+
+def _commands(job: Job, program: Program) -> Iterator[list[str]]:
     target = job.work / "bin"
     target.mkdir(exist_ok=True)
     # One command for all programs: Go compiles and links side by side as processors allow.
-    flags = " ".join(_link_flags(program, job.artifact.version))
-    return ["build", "-o", f"{target}/", *_tags(program), "-ldflags", flags, *program.packages]
+    flags = ["-ldflags", " ".join(_link_flags(program, job.artifact.version))]
+    yield ["build", "-o", f"{target}/", *_tags(program), *flags, *program.packages]
+    if program.tests:
+        yield ["test", "-c", "-o", f"{target}/", *_tags(program), *flags, *program.tests]
 
 
 def _tags(program: Program) -> list[str]:
@@ -131,13 +142,27 @@ def _link_flags(program: Program, version: str) -> Iterator[str]:
 
 def _compile_pause(job: Job, folder: Path, env: Mapping[str, str]) -> None:
     """Compile ``pause``, one C file that lies in Kubernetes' own module."""
-    found = ["go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes"]
-    source = Path(job.shell.run(found, cwd=folder, env=env).out.strip()) / "build/pause"
+    source = _kubernetes(job, folder, env) / "build/pause"
     version = pause_version(source / "Makefile")
     flags = ["-Os", "-Wall", "-static", "-s", f"-DVERSION=v{version}"]
     target = job.work / "bin/pause"
     job.run(["gcc", *flags, "-o", target, "pause.c"], cwd=source / "linux")
     (job.out / "pause-version").write_text(f"{version}\n", encoding="utf-8")
+
+
+def _keep_files(job: Job, program: Program, folder: Path, env: Mapping[str, str]) -> None:
+    """Copy files of Kubernetes' own module, each where it lies in that."""
+    root = _kubernetes(job, folder, env) if program.files else folder
+    for pattern in program.files:
+        for path in sorted(root.glob(pattern)):
+            target = job.out / "files" / path.relative_to(root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+
+def _kubernetes(job: Job, folder: Path, env: Mapping[str, str]) -> Path:
+    found = ["go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes"]
+    return Path(job.shell.run(found, cwd=folder, env=env).out.strip())
 
 
 def pause_version(makefile: Path) -> str:

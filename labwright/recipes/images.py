@@ -74,14 +74,22 @@ def build(job: Job) -> None:
     (bytes of the archive).
     """
     job.say("download busybox and what kube-proxy needs")
-    packages = _Packages(job)
-    found: dict[str, dict[str, str | int]] = {}
-    for image in _images(job, packages):
+    named: dict[str, oci.Image] = {}
+    for image in _images(job, Packages(job)):
         name, _colon, tag = image.ref.removeprefix(f"{REPOSITORY}/").partition(":")
         _check_version(name, tag, job.artifact.params.get(f"{name}_version", tag))
+        named[name] = image
+    write(job, named)
+
+
+def write(job: Job, images: Mapping[str, oci.Image]) -> None:
+    """Write an archive for each image, named as given, and images.json: see `build`."""
+    arch = architecture(job.shell)
+    found: dict[str, dict[str, str | int]] = {}
+    for name, image in images.items():
         job.say(f"write image {image.ref}")
         archive = job.out / f"{name}.tar"
-        digest = oci.write(replace(image, arch=architecture(job.shell)), archive)
+        digest = oci.write(replace(image, arch=arch), archive)
         size = archive.stat().st_size
         found[name] = {"ref": image.ref, "archive": archive.name, "digest": digest, "size": size}
     text = json.dumps(found, indent=1, sort_keys=True)
@@ -102,21 +110,21 @@ def _check_version(name: str, found: str, planned: str) -> None:
         )
 
 
-def _images(job: Job, packages: _Packages) -> Iterator[oci.Image]:
+def _images(job: Job, packages: Packages) -> Iterator[oci.Image]:
     binaries = job.inputs["kubernetes"] / "bin"
     pause = (job.inputs["kubernetes"] / "pause-version").read_text(encoding="utf-8").strip()
     version = f"v{job.artifact.version}"
     for name in STATIC:
         files = {f"usr/local/bin/{name}": File(binaries / name), **TMP}
-        yield oci.Image(_ref(name, version), files, entrypoint=(f"/usr/local/bin/{name}",))
+        yield oci.Image(ref(name, version), files, entrypoint=(f"/usr/local/bin/{name}",))
     yield oci.Image(
-        _ref("kube-proxy", version),
+        ref("kube-proxy", version),
         {**packages.closure(*PROXY_PACKAGES), **PROXY_LINKS, **TMP}
         | {"usr/local/bin/kube-proxy": File(binaries / "kube-proxy")},
         entrypoint=("/usr/local/bin/kube-proxy",),
     )
     yield oci.Image(
-        _ref("pause", pause), {"pause": File(binaries / "pause")}, entrypoint=("/pause",)
+        ref("pause", pause), {"pause": File(binaries / "pause")}, entrypoint=("/pause",)
     )
     yield _etcd(job)
     yield _busybox(job, packages)
@@ -139,29 +147,36 @@ def _addon(job: Job, name: str, program: Addon) -> oci.Image:
     match = re.search(r"\d+\.\d+\.\d+", said)
     tag = f"v{match[0] if match else 'unknown'}"
     files = {program.path: File(built), **(TMP if program.tmp else {})}
-    return oci.Image(_ref(name, tag), files, entrypoint=(f"/{program.path}",))
+    return oci.Image(ref(name, tag), files, entrypoint=(f"/{program.path}",))
 
 
 def _etcd(job: Job) -> oci.Image:
     entry = job.inputs["etcd"]
     tag = (entry / "version").read_text(encoding="utf-8").strip().removeprefix("v")
     files = {f"usr/local/bin/{path.name}": File(path) for path in (entry / "bin").iterdir()}
-    return oci.Image(_ref("etcd", tag), files | TMP, entrypoint=("/usr/local/bin/etcd",))
+    return oci.Image(ref("etcd", tag), files | TMP, entrypoint=("/usr/local/bin/etcd",))
 
 
-def _busybox(job: Job, packages: _Packages) -> oci.Image:
+def _busybox(job: Job, packages: Packages) -> oci.Image:
+    files, version = busybox(job, packages)
+    content = {**files, "etc/passwd": File(packages.users), **TMP}
+    return oci.Image(ref("busybox", version), content, cmd=("/bin/sh",))
+
+
+def busybox(job: Job, packages: Packages) -> tuple[dict[str, File], str]:
+    """Return a busybox with a link for each of its programs, and its version."""
     files, version = packages.pick("busybox-static")
     program = files["bin/busybox"]
     applets = job.shell.run([str(program.source), "--list"]).out.split()
     links = {f"bin/{name}": File(link="busybox", mode=0o777) for name in applets}
-    content = {**links, "bin/busybox": program, "etc/passwd": File(packages.users), **TMP}
-    return oci.Image(_ref("busybox", version), content, cmd=("/bin/sh",))
+    return {**links, "bin/busybox": program}, version
 
 
-class _Packages:
+class Packages:
     """Debian packages taken apart, none of their scripts run."""
 
     def __init__(self, job: Job) -> None:
+        """Read the archive's lists anew."""
         self._job = job
         remove_tree(job.work / "apt/archives")
         remove_tree(job.work / "roots")
@@ -192,5 +207,6 @@ class _Packages:
         return oci.tree(root)
 
 
-def _ref(name: str, tag: str) -> str:
+def ref(name: str, tag: str) -> str:
+    """Return the full name of an image that is made here."""
     return f"{REPOSITORY}/{name}:{tag}"

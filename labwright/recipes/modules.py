@@ -28,6 +28,10 @@ class Program:
     ``loss`` is what a lab without it lacks and ``addon`` whose program it is; a component without
     either is a part of every lab. ``own`` is the module path of mains that are ours, and
     ``instead`` the version of a requirement that takes the place of the module's own choice.
+
+    ``beside`` names the component whose modules these programs are of: they are pinned with it.
+    ``tests`` are packages whose tests become a program, called ``<package>.test``, and ``files``
+    patterns of what is kept of the module's own files.
     """
 
     title: str
@@ -40,11 +44,15 @@ class Program:
     addon: str = ""
     own: str = ""
     instead: Mapping[str, str] = field(default_factory=dict)
+    beside: str = ""
+    tests: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """The files that are made of it."""
-        return tuple(self.renamed.get(name, name) for name in map(_last, self.packages))
+        tests = (f"{_last(package)}.test" for package in self.tests)
+        return (*(self.renamed.get(name, name) for name in map(_last, self.packages)), *tests)
 
     @property
     def main_module(self) -> str:
@@ -54,7 +62,7 @@ class Program:
 
 def folder(component: str, version: str) -> Path:
     """Return the folder with ``go.mod`` and ``go.sum`` of one version of a component."""
-    return DATA / "go" / component / version
+    return DATA / "go" / (PROGRAMS[component].beside or component) / version
 
 
 def pinned(component: str) -> tuple[str, ...]:
@@ -73,6 +81,7 @@ def _below(root: str, *names: str) -> tuple[str, ...]:
 
 
 _VERSION = "v{version}"
+_KUBERNETES = "k8s.io/kubernetes"
 _CLIENT = "k8s.io/client-go/pkg/version"
 _COMPONENT = "k8s.io/component-base/version"
 _CONTAINERD = "github.com/containerd/containerd/v2"
@@ -80,14 +89,25 @@ _CNI = "github.com/containernetworking/plugins"
 _ETCD = "go.etcd.io/etcd"
 _POLICIES = "labwright.local/kube-network-policies"
 _CERT_MANAGER = "github.com/cert-manager/cert-manager"
+# Both packages hold a copy of the version; some clients read major and minor alone.
+_OF_KUBERNETES = {
+    f"{package}.{name}": value
+    for package in (_COMPONENT, _CLIENT)
+    for name, value in {
+        "gitVersion": _VERSION,
+        "gitMajor": "{major}",
+        "gitMinor": "{minor}",
+        "gitTreeState": "archive",
+    }.items()
+}
 
 PROGRAMS: Mapping[str, Program] = MappingProxyType(
     {
         "kubernetes": Program(
             "Kubernetes",
-            ("k8s.io/kubernetes",),
+            (_KUBERNETES,),
             _below(
-                "k8s.io/kubernetes/cmd",
+                f"{_KUBERNETES}/cmd",
                 "kubeadm",
                 "kubelet",
                 "kubectl",
@@ -96,17 +116,26 @@ PROGRAMS: Mapping[str, Program] = MappingProxyType(
                 "kube-scheduler",
                 "kube-proxy",
             ),
-            # Both hold a copy of the version; some clients read major and minor alone.
-            {
-                f"{package}.{name}": value
-                for package in (_COMPONENT, _CLIENT)
-                for name, value in {
-                    "gitVersion": _VERSION,
-                    "gitMajor": "{major}",
-                    "gitMinor": "{minor}",
-                    "gitTreeState": "archive",
-                }.items()
-            },
+            _OF_KUBERNETES,
+        ),
+        # Kubernetes' own tests of a cluster, with all that runs in their pods.
+        "conformance": Program(
+            "the conformance tests of Kubernetes",
+            (),
+            (
+                *_below(f"{_KUBERNETES}/test/images", "agnhost", "nonewprivs"),
+                f"{_KUBERNETES}/test/conformance/image/go-runner",
+                "k8s.io/sample-apiserver",
+                "github.com/onsi/ginkgo/v2/ginkgo",
+            ),
+            _OF_KUBERNETES,
+            renamed={"go-runner": "kubeconformance", "nonewprivs": "nnp"},
+            loss="conformance tests",
+            beside="kubernetes",
+            tests=(f"{_KUBERNETES}/test/e2e",),
+            files=_below(
+                "test/images", "agnhost/porter/localhost.*", "kitten/html/*", "nautilus/html/*"
+            ),
         ),
         "containerd": Program(
             "containerd",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ class Pinner:
         (work / "go.mod").write_text(main.text(said), encoding="utf-8")
         gobuild.lay_out_own(own, work)
         lines = ["//go:build programs", "", "package programs", "", "import ("]
-        lines += [f'\t_ "{package}"' for package in program.packages if not program.own]
+        lines += [f'\t_ "{package}"' for package in _imported(program)]
         (work / PROGRAMS_GO).write_text("\n".join([*lines, ")", ""]), encoding="utf-8")
         self._say("resolve what it is made of")
         self._go("mod", "tidy", cwd=work)
@@ -162,16 +162,26 @@ def enter(text: str, component: str, version: str, outdated: Sequence[str]) -> s
     return text[:start] + re.sub("|".join(marks), lambda m: marks[m[0]], part) + text[end:]
 
 
+def _imported(program: Program) -> Iterator[str]:
+    """Yield the packages that the main module has to reach, with those of programs beside it."""
+    if not program.own:
+        yield from program.packages
+    for other in modules.PROGRAMS.values():
+        if other.beside and modules.PROGRAMS[other.beside] is program:
+            yield from (*other.packages, *other.tests)
+
+
 def _known(component: str) -> Program:
-    if component in modules.PROGRAMS:
-        return modules.PROGRAMS[component]
+    program = modules.PROGRAMS.get(component)
+    if program and not program.beside:
+        return program
     raise SupplyError(
         Finding(
             "dev.component",
             "error",
             f"{component} is not compiled from Go modules",
             "components are listed in labwright/recipes/modules.py",
-            f"one of {', '.join(modules.PROGRAMS)}",
+            f"one of {', '.join(n for n, p in modules.PROGRAMS.items() if not p.beside)}",
         )
     )
 

