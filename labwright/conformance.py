@@ -19,7 +19,7 @@ _SHOWN = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class Case:
     """One test: its SIG, its ``name`` without marks in brackets, and ``why`` if it did not pass."""
 
     sig: str
@@ -29,7 +29,7 @@ class Test:
     why: str = ""
 
 
-def read(report: Path) -> list[Test]:
+def read(report: Path) -> list[Case]:
     """Return the tests of a JUnit report that were chosen. Raises ValueError: it is none."""
     try:
         root = ET.parse(report).getroot()  # noqa: S314 - written by the tests that we started
@@ -38,7 +38,7 @@ def read(report: Path) -> list[Test]:
     return sorted(_tests(root), key=lambda test: (test.sig, test.name))
 
 
-def _tests(root: ET.Element) -> Iterator[Test]:
+def _tests(root: ET.Element) -> Iterator[Case]:
     for case in root.iter("testcase"):
         full = case.get("name", "")
         if not full.startswith("[It]"):
@@ -56,7 +56,7 @@ def _tests(root: ET.Element) -> Iterator[Test]:
             outcome = "passed" if trouble is None else "failed"
         sig = re.search(r"\[(sig-[\w-]+|suite)\]", full)
         name = re.sub(r"\[[^]]*\]", " ", full)
-        yield Test(
+        yield Case(
             sig[1] if sig else "",
             " ".join(name.split()),
             outcome,
@@ -70,12 +70,12 @@ def _first_words(message: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …"
 
 
-def count(tests: Iterable[Test]) -> Counter[Outcome]:
+def count(tests: Iterable[Case]) -> Counter[Outcome]:
     """Return how many tests had each outcome."""
     return Counter(test.outcome for test in tests)
 
 
-def table(tests: Iterable[Test], head: Mapping[str, str]) -> str:
+def table(tests: Iterable[Case], head: Mapping[str, str]) -> str:
     """Return Markdown: what was tested, the outcomes by SIG, and each that did not pass."""
     tests = list(tests)
     lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in head.items()), ""]
@@ -93,7 +93,7 @@ def table(tests: Iterable[Test], head: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _row(name: str, tests: Iterable[Test]) -> str:
+def _row(name: str, tests: Iterable[Case]) -> str:
     tests = list(tests)
     counted = count(tests)
     minutes = sum(test.seconds for test in tests) / 60

@@ -19,7 +19,7 @@ PROJECT = "registry.k8s.io"
 """The Kubernetes project's registry, whose names the tests ask for."""
 TESTS = "e2e-test-images"
 # dig, nc, ss, ipcs: the tests call them in agnhost's pods.
-TOOLS = ("bind9-dnsutils", "bash", "curl", "iperf", "iproute2", "netcat-openbsd", "util-linux")
+TOOLS = ("bind9-dnsutils", "curl", "iperf", "iproute2", "netcat-openbsd", "util-linux")
 # A test of supplemental groups counts on this user of the image and its group.
 USERS = "root:x:0:0:root:/:/bin/sh\nuser-defined-in-image:x:1000:1000::/:/bin/sh\n"
 GROUP = (
@@ -62,8 +62,15 @@ class _Images:
         self._written.mkdir(exist_ok=True)
 
     @cached_property
-    def _busybox(self) -> Mapping[str, File]:
-        return images.busybox(self._job, self._packages)[0]
+    def _programs(self) -> Mapping[str, File]:
+        programs, _version = images.busybox(self._job, self._packages)
+        # Debian's busybox drops variables with a dash in their names, which tests look for.
+        shell = {"bin/sh": File(link="bash", mode=0o777)}
+        return {**programs, **self._packages.closure("bash"), **shell}
+
+    @cached_property
+    def _nginx(self) -> Mapping[str, File]:
+        return self._packages.closure("nginx-light")
 
     @cached_property
     def _tools(self) -> Mapping[str, File]:
@@ -81,7 +88,7 @@ class _Images:
             "etc/passwd": self._text("passwd", USERS),
             "etc/group": self._text("group", GROUP),
         }
-        return {**self._busybox, **users, **images.TMP}
+        return {**self._programs, **users, **images.TMP}
 
     def agnhost(self) -> Image:
         """Return the program that plays most parts in the tests' pods, and its tools."""
@@ -120,7 +127,7 @@ class _Images:
         config = File(DATA / "conformance/nginx.conf", mode=0o644)
         files = {
             **self._root,
-            **self._packages.closure("nginx-light"),
+            **self._nginx,
             "etc/nginx/nginx.conf": config,
             "usr/share/nginx/html/index.html": self._text("index.html", PAGE),
             "var/log/nginx": File(),

@@ -178,7 +178,6 @@ class Packages:
     def __init__(self, job: Job) -> None:
         """Read the archive's lists anew."""
         self._job = job
-        remove_tree(job.work / "apt/archives")
         remove_tree(job.work / "roots")
         self._apt = Apt(job, job.work / "apt", debian_sources(job.shell))
         self._apt.update()
@@ -187,6 +186,9 @@ class Packages:
 
     def closure(self, *names: str) -> dict[str, File]:
         """Give what these packages and all they need hold, less what no program reads."""
+        archives = self._job.work / "apt/archives"
+        remove_tree(archives)
+        (archives / "partial").mkdir(parents=True)
         files = self._unpack(names[0], self._apt.closure(*names))
         return {name: file for name, file in files.items() if not UNUSED.match(name)}
 

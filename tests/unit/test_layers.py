@@ -16,7 +16,7 @@ PACKAGE = ROOT / "labwright"
 LAYERS = (
     {"errors"},
     {"events", "known", "model", "names"},
-    {"authority", "bundle", "catalog", "keys", "oci"},
+    {"authority", "bundle", "catalog", "conformance", "keys", "oci"},
     {"lock", "solver", "spec"},
     {"providers", "supplies"},
     {"boxes"},
@@ -30,8 +30,8 @@ LAYERS = (
     {"lab"},
     {"boxshop"},
     {"console"},
-    {"cli", "selftest"},
-    {"cli_box", "cli_bundle", "cli_dev", "cli_doctor"},
+    {"cli"},
+    {"cli_box", "cli_bundle", "cli_dev", "cli_doctor", "selftest"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 

