@@ -78,7 +78,9 @@ def count(tests: Iterable[Case]) -> Counter[Outcome]:
 def table(tests: Iterable[Case], head: Mapping[str, str]) -> str:
     """Return Markdown: what was tested, the outcomes by SIG, and each that did not pass."""
     tests = list(tests)
-    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in head.items()), ""]
+    lines = ["| | |", "|---|---|"]
+    lines += [f"| {name} | {_cell(value)} |" for name, value in head.items()]
+    lines.append("")
     lines += ["| SIG | passed | failed | skipped | minutes |", "|---|---:|---:|---:|---:|"]
     sigs = sorted({test.sig for test in tests})
     for sig in sigs:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from labwright import conformance
 from tests.e2e.conftest import Folder, docker, gone, processes
 
 pytestmark = pytest.mark.e2e
@@ -46,6 +47,31 @@ kind: Service
 metadata: {name: web, namespace: default}
 spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 """
+
+# A word of the name of one test each, over what a lab is used for.
+CONFORMANCE = (
+    r"\[sig-api-machinery\] AdmissionWebhook .* should mutate configmap",
+    r"\[sig-api-machinery\] Aggregator .* 1.17 Sample API Server",
+    r"\[sig-api-machinery\] Garbage collector should delete pods created by rc when not",
+    r"\[sig-apps\] Deployment deployment should support rollover",
+    r"\[sig-apps\] Job should run a job to completion when tasks sometimes fail and are loc",
+    r"\[sig-apps\] StatefulSet .* canary updates",
+    r"\[sig-auth\] ServiceAccounts should mount projected service account token",
+    r"\[sig-cli\] Kubectl logs logs should be able to retrieve",
+    r"\[sig-network\] DNS should provide DNS for services",
+    r"\[sig-network\] Ingress API",
+    r"\[sig-network\] Networking .* intra-pod communication: http",
+    r"\[sig-network\] Networking .* node-pod communication: udp",
+    r"\[sig-network\] Services should be able to change the type from ExternalName to NodePort",
+    r"\[sig-network\] Services should have session affinity work for NodePort",
+    r"\[sig-node\] ConfigMap should be consumable via the environment",
+    r"\[sig-node\] Container Lifecycle Hook .* prestop exec hook",
+    r"\[sig-node\] InitContainer .* should invoke init containers on a RestartAlways pod",
+    r"\[sig-node\] Probing container should be restarted with a exec",
+    r"\[sig-storage\] EmptyDir volumes should support \(root,0666,default\)",
+    r"\[sig-storage\] Secrets should be consumable from pods in volume with mappings \[",
+    r"\[sig-storage\] Subpath .* with configmap pod \[",
+)
 
 
 def lock(folder: Folder) -> dict[str, dict[str, dict[str, str]]]:
@@ -90,6 +116,20 @@ def test_a_second_up_changes_nothing(three: Folder) -> None:
     done = {e["phase"]: e.get("text") for e in three.events()[before:] if e["kind"] == "done"}
     assert done["converge"] == "nothing to change"
     assert done["boot"] == "all were running"
+
+
+def test_kubernetes_own_tests_pass_and_leave_nothing(three: Folder) -> None:
+    asked = ("namespaces,customresourcedefinitions,clusterroles,clusterrolebindings,apiservices,"
+             "mutatingwebhookconfigurations,priorityclasses")  # fmt: skip
+    before = three.kubectl("get", asked, "-o", "name")
+    images = three.invoke("lab.ssh", "w1", "--command", "sudo crictl images -q").out
+    three.invoke("lab.conformance", "--yes", "--focus", "|".join(CONFORMANCE))
+    cases = conformance.read(three.lab / "report/conformance/junit.xml")
+    assert conformance.count(cases) == {"passed": len(CONFORMANCE)}, cases
+    table = (three.lab / "report/conformance/table.md").read_text("utf-8")
+    assert f"| all | {len(CONFORMANCE)} | 0 |" in table
+    assert three.kubectl("get", asked, "-o", "name") == before
+    assert three.invoke("lab.ssh", "w1", "--command", "sudo crictl images -q").out == images
 
 
 def test_a_stopped_kubelet_fails_verify_by_name_and_up_mends_it(three: Folder) -> None:
