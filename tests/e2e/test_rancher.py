@@ -57,7 +57,8 @@ def objects(one: Folder) -> dict[str, Any]:
             sorted(k for k in i["metadata"].get("annotations") or {} if "cattle.io" in k),
         )
         for i in found
-        if "lab-verify-" not in str(i["metadata"])
+        # An IPAddress says in its parentRef which Service it belongs to, and has no namespace.
+        if "lab-verify-" not in str((i["metadata"], (i.get("spec") or {}).get("parentRef")))
     }
 
 
