@@ -18,5 +18,5 @@ def management_name(lab: str) -> str:
 
 
 def domain_name(lab: str, node: str) -> str:
-    """Name a node's machine, as VirtualBox and libvirt show it."""
+    """Name a node's machine, as Docker, VirtualBox and libvirt show it."""
     return f"{network_name(lab)}-{node}"

@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from labwright import render
 from labwright.model import Machine
-from labwright.names import network_name
+from labwright.names import domain_name
 from labwright.phases.base import Run
 from labwright.phases.fetch import folders, recheck, stock
 from labwright.providers import PROVIDERS
@@ -121,7 +121,7 @@ def converge(
 
 def machine_names(run: Run) -> set[str]:
     """Name the containers that the plan's nodes are, as templates/vagrant/docker.rb.j2 does."""
-    return {f"{network_name(run.plan.name)}-{node.name}" for node in run.plan.nodes}
+    return {domain_name(run.plan.name, node.name) for node in run.plan.nodes}
 
 
 def old_images(run: Run) -> list[str]:

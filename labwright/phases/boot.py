@@ -63,10 +63,11 @@ class Boot:
         states = run.vagrant.states()
         down = [n.name for n in run.plan.nodes if states.get(n.name) != "running"]
         if down:
-            make_ready(run)
+            absent = [n for n in down if states.get(n, "absent") == "absent"]
+            make_ready(run, absent)
             ensure_box(run)
             run.say(f"start {', '.join(down)}")
-            _start(run, down, [n for n in down if states.get(n, "absent") == "absent"])
+            _start(run, down, absent)
         # Also where all run: one did not answer where it was, and may have another lease now.
         self._note(run)
         run.conclude(f"started {', '.join(down)}" if down else "all were running")
@@ -168,10 +169,18 @@ def ensure_network(run: Run) -> None:
         run.tools.docker.ensure_network(name, folder, subnet, gateway, plan.mtu)
 
 
-def make_ready(run: Run) -> None:
-    """Make the hypervisor ready: its pool, and no remains of a boot that was cut short."""
+def make_ready(run: Run, absent: Collection[str]) -> None:
+    """Make the hypervisor ready: its pool, and no remains of a boot that was cut short.
+
+    ``absent`` are the nodes of which Vagrant knows no machine.
+    """
     plan = run.plan
-    if PROVIDERS[plan.provider].caps.management:
+    caps = PROVIDERS[plan.provider].caps
+    if caps.own_network:
+        # One that Docker could not start, for its port is taken, is made all the same.
+        strays = [domain_name(plan.name, name) for name in absent]
+        run.tools.docker.remove_strays(run.workdir.path, strays)
+    if caps.management:
         # Where the console's words go; libvirt makes the file, and no folder.
         (run.workdir.path / "logs").mkdir(parents=True, exist_ok=True)
         domains = [domain_name(plan.name, node.name) for node in plan.nodes]

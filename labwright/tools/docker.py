@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +172,11 @@ class Docker:
         """Give the names of a lab's containers, whether they run or not."""
         words = ("ps", "-a", "--filter", f"label={FOLDER_LABEL}={folder}", "--format={{.Names}}")
         return set((self._run(*words, check=False) or "").split())
+
+    def remove_strays(self, folder: Path, names: Collection[str]) -> None:
+        """Remove those containers of a lab's that have one of these names, with their volumes."""
+        for name in sorted(self.machines(folder) & {*names}):
+            self.remove_container(name)
 
     def images_of(self, repository: str) -> list[str]:
         """Give a repository's images with their tags, the newest first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import secrets
+import socket
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from labwright import known
 from labwright.errors import BootError
 from labwright.tools.docker import Docker
 from labwright.tools.shell import Shell, ToolError
@@ -171,6 +173,27 @@ def test_an_image_goes_unless_it_is_used(docker: Docker, place: Place, tmp_path:
     assert not docker.remove_unused_image(place.image)
     assert docker.remove_unused_image(f"{repository}:2")
     assert docker.images_of(repository) == [place.image]
+
+
+def test_a_container_that_got_no_port_goes_and_others_stay(
+    docker: Docker, place: Place, tmp_path: Path
+) -> None:
+    docker.import_image(archive(tmp_path / "a.tar"), place.image)
+    names = [f"{place.network}-{node}" for node in ("w1", "w2", "w3")]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for name, folder in zip(names, (place.folder, place.folder, tmp_path), strict=True):
+            label = f"--label=labwright.folder={folder}"
+            words = ["docker", "run", label, f"--name={name}", f"--publish=127.0.0.1:{port}:22"]
+            result = Shell().run([*words, place.image, "/hello"], check=False)
+            said = known.find("\n".join(result.tail(20)))
+            assert "known.docker.port-taken" in {finding.id for finding in said}
+    try:
+        docker.remove_strays(place.folder, [names[0], names[2]])
+        assert docker.machines(place.folder) == {names[1]}
+        assert docker.machines(tmp_path) == {names[2]}
+    finally:
+        docker.remove_container(names[2])
 
 
 def test_removing_takes_what_is_the_lab_s_and_nothing_else(
