@@ -49,7 +49,7 @@ def vagrantfile(plan: Plan) -> str:
         autoescape=False,  # noqa: S701 - Ruby, where every value goes through the `ruby` filter
     )
     env.filters["ruby"] = ruby
-    nodes = [{"node": n, **provider.vagrant(n, plan.host_cpus)} for n in plan.nodes]
+    nodes = [{"node": n, **provider.vagrant(n)} for n in plan.nodes]
     return env.get_template("Vagrantfile.j2").render(
         plan=plan,
         nodes=nodes,

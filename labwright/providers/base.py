@@ -70,7 +70,7 @@ class Provider(Protocol):
     def node_args(self, host: HostFacts) -> tuple[str, ...]:
         """Give what a node must be started with on this host, beyond its plan."""
 
-    def vagrant(self, node: Node, host_cpus: int) -> Mapping[str, Any]:
+    def vagrant(self, node: Node) -> Mapping[str, Any]:
         """Give the data for this provider's part of the Vagrantfile."""
 
 

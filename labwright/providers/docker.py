@@ -15,6 +15,9 @@ REQUIRED_CAPS = frozenset({"CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_MKNOD"})
 # Docker 20.10, Debian 12's, refuses these by name; CAP_SYS_ADMIN includes what they split off.
 UNKNOWN_CAPS = frozenset({"CAP_BPF", "CAP_CHECKPOINT_RESTORE", "CAP_PERFMON"})
 
+SHARES = 1024
+"""What Docker gives a container that asks for nothing, and Kubernetes one that asks for a CPU."""
+
 
 class Docker:
     """Each node is a systemd container with a NAT-like eth0 and the lab's network on eth1."""
@@ -84,8 +87,12 @@ class Docker:
             "--stop-signal=SIGRTMIN+3",
         )
 
-    def vagrant(self, node: Node, host_cpus: int) -> Mapping[str, Any]:
-        """Limit a node to its memory and CPUs; Docker refuses more CPUs than the host has."""
-        return {
-            "limits": [f"--memory={node.size.memory}m", f"--cpus={min(node.size.cpus, host_cpus)}"]
-        }
+    def vagrant(self, node: Node) -> Mapping[str, Any]:
+        """Limit a node's memory, and weigh its CPUs against the other nodes'.
+
+        They are no bound: below one, cgroup v1 refuses each container whose own limit is above
+        it, which a node that is a machine starts. Kubernetes' conformance tests have such pods.
+        (https://docs.kernel.org/scheduler/sched-bwc.html, "hierarchical considerations")
+        """
+        weight = node.size.cpus * SHARES
+        return {"limits": [f"--memory={node.size.memory}m", f"--cpu-shares={weight}"]}

@@ -37,7 +37,7 @@ class Hosts:
         """Nothing is started."""
         return ()
 
-    def vagrant(self, node: Node, host_cpus: int) -> Mapping[str, Any]:
+    def vagrant(self, node: Node) -> Mapping[str, Any]:
         """No Vagrantfile has a part of it."""
         return {}
 

@@ -84,6 +84,6 @@ class Libvirt:
         """Nothing depends on the host."""
         return ()
 
-    def vagrant(self, node: Node, host_cpus: int) -> Mapping[str, Any]:
+    def vagrant(self, node: Node) -> Mapping[str, Any]:
         """Libvirt writes a MAC address with colons."""
         return {"mac": node.mac}

@@ -54,6 +54,6 @@ class VirtualBox:
         """Nothing depends on the host."""
         return ()
 
-    def vagrant(self, node: Node, host_cpus: int) -> Mapping[str, Any]:
+    def vagrant(self, node: Node) -> Mapping[str, Any]:
         """VirtualBox writes a MAC address without colons."""
         return {"mac": node.mac.replace(":", "").upper()}

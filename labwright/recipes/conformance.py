@@ -18,8 +18,11 @@ from labwright.recipes.base import DATA, Job
 PROJECT = "registry.k8s.io"
 """The Kubernetes project's registry, whose names the tests ask for."""
 TESTS = "e2e-test-images"
-# dig, nc, ss, ipcs: the tests call them in agnhost's pods.
-TOOLS = ("bind9-dnsutils", "curl", "iperf", "iproute2", "netcat-openbsd", "util-linux")
+# dig, getent, nc, ss, ipcs: the tests call them in agnhost's pods.
+TOOLS = (
+    *("bind9-dnsutils", "curl", "iperf", "iproute2"),
+    *("libc-bin", "netcat-openbsd", "util-linux"),
+)
 # A test of supplemental groups counts on this user of the image and its group.
 USERS = "root:x:0:0:root:/:/bin/sh\nuser-defined-in-image:x:1000:1000::/:/bin/sh\n"
 GROUP = (
@@ -74,7 +77,9 @@ class _Images:
 
     @cached_property
     def _tools(self) -> Mapping[str, File]:
-        return self._packages.closure(*TOOLS)
+        # Debian's alternatives would name it so, and busybox's own knows no UDP.
+        chosen = {"bin/nc": File(link="nc.openbsd", mode=0o777)}
+        return {**self._packages.closure(*TOOLS), **chosen}
 
     def _text(self, name: str, content: str) -> File:
         path = self._written / name

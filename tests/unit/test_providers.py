@@ -89,10 +89,10 @@ def test_machines_need_nothing_of_the_host(provider: ProviderName) -> None:
 def test_a_node_s_part_of_the_vagrantfile() -> None:
     cp1, w1, _ = planned({"nodes": {"w1": {"cpus": 8, "memory": 3072}}}).nodes
     docker, libvirt, virtualbox = (PROVIDERS[n] for n in ("docker", "libvirt", "virtualbox"))
-    assert docker.vagrant(w1, 4) == {"limits": ["--memory=3072m", "--cpus=4"]}
-    assert docker.vagrant(cp1, 4) == {"limits": ["--memory=2048m", "--cpus=2"]}
-    assert libvirt.vagrant(w1, 4) == {"mac": w1.mac}
-    assert virtualbox.vagrant(w1, 4) == {"mac": w1.mac.replace(":", "").upper()}
+    assert docker.vagrant(w1) == {"limits": ["--memory=3072m", "--cpu-shares=8192"]}
+    assert docker.vagrant(cp1) == {"limits": ["--memory=2048m", "--cpu-shares=2048"]}
+    assert libvirt.vagrant(w1) == {"mac": w1.mac}
+    assert virtualbox.vagrant(w1) == {"mac": w1.mac.replace(":", "").upper()}
 
 
 def test_a_lab_s_network_is_not_named_as_vagrant_s_own() -> None:

@@ -139,10 +139,10 @@ def test_an_emulated_machine_says_so_where_our_boot_loader_looks() -> None:
     assert f'[ "$said" = "{found[1]}" ]' in loader
 
 
-def test_containers_are_given_no_more_cpus_than_the_host_has() -> None:
+def test_the_cpus_of_a_container_weigh_and_do_not_bound() -> None:
     text = render.vagrantfile(planned({"defaults": {"cpus": 64}}))
-    assert "--cpus=4" in text
-    assert "--cpus=64" not in text
+    assert f"--cpu-shares={64 * 1024}" in text
+    assert "--cpus=" not in text
 
 
 def test_the_inventory_has_the_facts() -> None:
