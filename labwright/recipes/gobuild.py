@@ -47,7 +47,7 @@ def build(job: Job) -> None:
     """
     component, version = job.artifact.recipe, job.artifact.version
     program = modules.PROGRAMS[component]
-    folder = _main_module(job, program)
+    folder = main_module(job, program)
     env = environment(job.inputs["go"] / "go", job.cache, cgo=bool(program.tags))
     job.say(f"fetch the modules of {program.title} {version}")
     for words in _lists(program):
@@ -80,7 +80,7 @@ def environment(root: Path, cache: Path, *, cgo: bool = False) -> dict[str, str]
     }
 
 
-def _main_module(job: Job, program: Program) -> Path:
+def main_module(job: Job, program: Program) -> Path:
     """Lay out the module that requires the program's."""
     component, version = job.artifact.recipe, job.artifact.version
     source = modules.folder(component, version)
@@ -121,7 +121,7 @@ def _commands(job: Job, program: Program) -> Iterator[list[str]]:
     target = job.work / "bin"
     target.mkdir(exist_ok=True)
     # One command for all programs: Go compiles and links side by side as processors allow.
-    flags = ["-ldflags", " ".join(_link_flags(program, job.artifact.version))]
+    flags = ["-ldflags", " ".join(link_flags(program, job.artifact.version))]
     yield ["build", "-o", f"{target}/", *_tags(program), *flags, *program.packages]
     if program.tests:
         yield ["test", "-c", "-o", f"{target}/", *_tags(program), *flags, *program.tests]
@@ -131,7 +131,8 @@ def _tags(program: Program) -> list[str]:
     return ["-tags", program.tags.replace(" ", ",")] if program.tags else []
 
 
-def _link_flags(program: Program, version: str) -> Iterator[str]:
+def link_flags(program: Program, version: str) -> Iterator[str]:
+    """Yield what the linker is told: no symbols, and the version."""
     major, minor, *_ = version.split(".")
     yield from ("-s", "-w")
     for name, value in program.stamps.items():
