@@ -22,6 +22,7 @@ from labwright.phases.fetch import ensure, stock
 from labwright.phases.preflight import with_host_packages
 from labwright.phases.retire import ADMIN
 from labwright.supplies import packages
+from labwright.tools.ociserve import Registry
 from labwright.tools.ssh import Ssh
 from labwright.tools.workdir import write
 
@@ -32,9 +33,24 @@ DEADLINE = 3 * 3600.0
 PULL = 900.0
 """Seconds until the tests' own image is there and they start."""
 RESULTS = "/tmp/results"  # noqa: S108 - in a pod of its own
-# The reference of the image, the place where the archive is served.
-_IMPORT = "curl -fsS --retry 3 {url} | sudo ctr --namespace k8s.io images import - >/dev/null"
-_REMOVE = "sudo ctr --namespace k8s.io images rm {refs}"
+PROJECT = "registry.k8s.io"
+"""The registry that all images of the tests are named by."""
+_HOSTS = f"/etc/containerd/certs.d/{PROJECT}"
+# As containerd's documentation of its registries has it; a mirror that the lab has is put aside.
+_MIRROR = f"""\
+set -eu
+sudo mkdir -p {_HOSTS}
+cd {_HOSTS}
+test -e aside || ! test -e hosts.toml || sudo mv hosts.toml aside
+sudo tee hosts.toml >/dev/null
+"""
+_TOML = 'server = "https://{project}"\n\n[host."{url}"]\n  capabilities = ["pull", "resolve"]\n'
+_FORGET = f"""\
+sudo rm -f {_HOSTS}/hosts.toml
+! test -e {_HOSTS}/aside || sudo mv {_HOSTS}/aside {_HOSTS}/hosts.toml
+sudo rmdir --ignore-fail-on-non-empty {_HOSTS}
+for ref in {{refs}}; do sudo crictl rmi "$ref"; done
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +185,7 @@ def _head(run: Run, asked: Conform, seconds: float) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _images(run: Run) -> Iterator[None]:
-    """Give the nodes the images that were built here, and take them away again."""
+    """Have the nodes pull the images that were built here, and take them away again."""
     if run.plan.supply != "packages":
         yield
         return
@@ -177,22 +193,14 @@ def _images(run: Run) -> Iterator[None]:
     listed: Mapping[str, Any] = json.loads((place / "images.json").read_text("utf-8"))
     ssh = Ssh(run.tools.shell, run.workdir.ssh_config)
     nodes = [node.name for node in run.plan.nodes if node.in_cluster]
-    refs = " ".join(image["ref"] for image in listed.values())
-
-    def load(node: str) -> None:
-        for image in listed.values():
-            address = f"{url}/{IMAGES}/{image['archive']}"
-            ssh.run(node, _IMPORT.format(url=address), timeout=300 * run.plan.patience)
-
-    run.step(f"load {len(listed)} images on {len(nodes)} nodes")
-    with ThreadPoolExecutor(len(nodes)) as pool:
+    forget = _FORGET.format(refs=" ".join(image["ref"] for image in listed.values()))
+    with supplied(run, {}, Registry(place)) as url, ThreadPoolExecutor(len(nodes)) as pool:
+        toml = _TOML.format(project=PROJECT, url=url)
         try:
-            with supplied(run, {IMAGES: place}) as url:
-                list(pool.map(load, nodes))
+            list(pool.map(lambda node: ssh.run(node, _MIRROR, timeout=60, stdin=toml), nodes))
             yield
         finally:
-            remove = _REMOVE.format(refs=refs)
-            list(pool.map(lambda node: _quietly(ssh, node, remove), nodes))
+            list(pool.map(lambda node: _quietly(ssh, node, forget), nodes))
 
 
 @contextlib.contextmanager
@@ -256,7 +264,7 @@ def _manifest(run: Run, asked: Conform) -> dict[str, Any]:
                 "containers": [
                     {
                         "name": "tests",
-                        "image": f"registry.k8s.io/conformance:v{version}",
+                        "image": f"{PROJECT}/conformance:v{version}",
                         "imagePullPolicy": "IfNotPresent",
                         "env": [{"name": k, "value": v} for k, v in env.items()],
                         "volumeMounts": volume,

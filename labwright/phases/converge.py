@@ -12,7 +12,7 @@ from labwright.model import SUPPLY_PORT
 from labwright.phases.base import Run
 from labwright.phases.fetch import folders
 from labwright.tools import ansible
-from labwright.tools.serve import serving
+from labwright.tools.serve import Registry, serving
 from labwright.tools.ssh import Ssh
 
 
@@ -51,18 +51,20 @@ class Converge:
 
 
 @contextlib.contextmanager
-def supplied(run: Run, served: Mapping[str, Path]) -> Iterator[str]:
+def supplied(
+    run: Run, served: Mapping[str, Path], registry: Registry | None = None
+) -> Iterator[str]:
     """Serve folders, each below its name, and yield the address that nodes reach them at.
 
-    Raises HostError.
+    ``registry`` answers there too. Raises HostError.
     """
     plan, port = run.plan, SUPPLY_PORT
     # Through a tunnel the nodes have that port, and here any will do.
     with (
-        serving(served, str(plan.host_address), 0 if plan.tunnel else port) as url,
+        serving(served, str(plan.host_address), 0 if plan.tunnel else port, registry) as url,
         contextlib.ExitStack() as tunnels,
     ):
-        if plan.tunnel and served:
+        if plan.tunnel and (served or registry):
             ssh = Ssh(run.tools.shell, run.workdir.ssh_config)
             ours = int(url.rpartition(":")[2])
             run.step("open the way back to this computer")

@@ -67,8 +67,9 @@ class _Images:
     @cached_property
     def _programs(self) -> Mapping[str, File]:
         programs, _version = images.busybox(self._job, self._packages)
-        # Debian's busybox drops variables with a dash in their names, which tests look for.
-        shell = {"bin/sh": File(link="bash", mode=0o777)}
+        # Debian's busybox drops variables with a dash in their names, which tests look for in what
+        # `sh -c env` says. Another test compares what /bin/sh says with busybox's words.
+        shell = {"usr/local/bin/sh": File(link="/bin/bash", mode=0o777)}
         return {**programs, **self._packages.closure("bash"), **shell}
 
     @cached_property
