@@ -76,6 +76,9 @@ class StoppedDocker(Docker):
     def has_image(self, name: str) -> bool:
         return name in self.images
 
+    def network(self, _name: str) -> tuple[str, str] | None:
+        return None
+
 
 # Of the add-ons that a lab has by default.
 PROGRAMS = ("coredns", "kube-network-policies")
