@@ -29,6 +29,12 @@ GROUP = (
     "root:x:0:\nuser-defined-in-image:x:1000:\n"
     "group-defined-in-image:x:50000:user-defined-in-image\n"
 )
+# A test of image volumes looks for this name in the file.
+INSTEAD = (
+    'NAME="Labwright"\n'
+    'PRETTY_NAME="Debian packages, in the place of an image on Alpine Linux"\n'
+    "ID=labwright\n"
+)
 PAGE = "<!DOCTYPE html>\n<title>Welcome to nginx!</title>\n<h1>Welcome to nginx!</h1>\n"
 
 
@@ -116,7 +122,12 @@ class _Images:
         """Return a server of one picture, kitten or nautilus."""
         html = self._files / name / "html"
         shown = {path.name: File(path, mode=0o644) for path in sorted(html.iterdir())}
-        files = {**self._root, "agnhost": File(self._bin / "agnhost"), **shown}
+        files = {
+            **self._root,
+            **shown,
+            "agnhost": File(self._bin / "agnhost"),
+            "etc/os-release": self._text("os-release", INSTEAD),
+        }
         return Image("", files, entrypoint=("/agnhost",), cmd=("test-webserver",))
 
     def busybox(self, user: str = "") -> Image:
