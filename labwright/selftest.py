@@ -126,7 +126,7 @@ def conformance(*, focus: str) -> None:
         with cli.session(Options(root=folder, yes=True)) as (lab, _console):
             try:
                 lab.up()
-                lab.conform(Conform(focus=focus or FOCUS))
+                lab.conform(Conform(focus=focus or FOCUS, processes=6))
             finally:
                 table = lab.workdir.path / "report/conformance/table.md"
                 if not focus and table.is_file():
