@@ -34,6 +34,24 @@ UNANSWERED = {
         "service": {"name": "imperative-api-extension", "namespace": "cattle-system"},
     },
 }
+DEFINITION = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "shops.example.com"},
+    "spec": {
+        "group": "example.com",
+        "scope": "Namespaced",
+        "names": {"kind": "Shop", "plural": "shops"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": {"type": "object"}},
+            }
+        ],
+    },
+}
 
 
 def ask_for(one: Folder, *addons: str, **more: Any) -> None:
@@ -54,7 +72,12 @@ def objects(one: Folder) -> dict[str, Any]:
     return {
         f"{i['kind']} {i['metadata'].get('namespace', '')}/{i['metadata']['name']}": (
             i["metadata"].get("finalizers"),
-            sorted(k for k in i["metadata"].get("annotations") or {} if "cattle.io" in k),
+            sorted(
+                key
+                for part in ("labels", "annotations")
+                for key in i["metadata"].get(part) or {}
+                if "cattle.io" in key
+            ),
         )
         for i in found
         # An IPAddress says in its parentRef which Service it belongs to, and has no namespace.
@@ -68,6 +91,7 @@ def test_rancher_comes_is_used_and_goes_without_a_trace(one: Folder) -> None:
     # What is a user's stays, even where its name is like those that Rancher gives.
     one.kubectl("create", "namespace", "p-shop")
     one.kubectl("create", "clusterrole", "p-shop-edit", "--verb=get", "--resource=pods")
+    one.kubectl("apply", "-f", "-", stdin=json.dumps(DEFINITION))
     before = objects(one)
 
     ask_for(one, "rancher", rancher={"chart": str(STANDIN)})
@@ -82,10 +106,12 @@ def test_rancher_comes_is_used_and_goes_without_a_trace(one: Folder) -> None:
 
     assert set(objects(one)) - set(before)
     one.kubectl("apply", "-f", "-", stdin=json.dumps(UNANSWERED))
+    one.kubectl("label", "clusterrole", "p-shop-edit", "cattle.io/creator=norman")
     ask_for(one)
     one.invoke("lab.up", "--yes")
     after = objects(one)
     differs = {key for key in before.keys() | after if before.get(key) != after.get(key)}
     assert {key: (before.get(key), after.get(key)) for key in differs} == {}
+    assert one.kubectl("auth", "can-i", "create", "namespaces").strip() == "yes"
     one.invoke("lab.destroy", "--yes")
     assert not list(gone(one))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -292,6 +293,7 @@ def test_a_wait_ends_at_once_where_waiting_is_no_use(program: ModuleType) -> Non
         ("mycattle.io", False),
         ("cattle.io.example.com", False),
         ("cert-manager.io", False),
+        ("authz.cluster.auth.io/project-namespaces", True),
     ],
 )
 def test_what_is_of_cattle_io(removal: ModuleType, name: str, own: bool) -> None:
@@ -357,6 +359,77 @@ def test_namespaces_are_known_by_name_or_by_what_rancher_says(removal: ModuleTyp
 )
 def test_a_role_is_ranchers_by_its_marks(removal: ModuleType, more: Json, own: bool) -> None:
     assert removal.made(thing("ClusterRole", "p-shop-edit", **more), {"cattle-system"}) == own
+
+
+def role(name: str, *labels: str, kind: str = "ClusterRole", **more: Any) -> Json:
+    return thing(kind, name, metadata={"labels": dict.fromkeys(labels, "true")}, **more)
+
+
+AGGREGATES, BOOTSTRAP = "management.cattle.io/aggregates", "kubernetes.io/bootstrapping"
+
+
+def test_what_is_kubernetes_own_or_was_there_stays_and_loses_its_marks(
+    removal: ModuleType,
+) -> None:
+    admin = role("cluster-admin", AGGREGATES, BOOTSTRAP)
+    mine, theirs = (role(name, "cattle.io/creator") for name in ("mine", "theirs"))
+    kind = "CustomResourceDefinition"
+    own, other = (
+        thing(kind, f"{n}.helm.cattle.io", spec={"group": "helm.cattle.io"})
+        for n in ("own", "other")
+    )
+    vars(removal)["get"] = answering(admin, mine, theirs, own, other)
+    before = {"ClusterRole /mine", f"{kind} /own.helm.cattle.io"}
+    assert removal.strays({"cattle-system"}, before) == [theirs]
+    assert removal.definitions(set(), before) == [other]
+    patched: list[tuple[str, Json]] = []
+    vars(removal)["patch"] = lambda it, change, *_more: patched.append(
+        (it["metadata"]["name"], change["metadata"])
+    )
+    removal.release(set(), before)
+    assert patched == [
+        ("cluster-admin", {"labels": {AGGREGATES: None}}),
+        ("mine", {"labels": {"cattle.io/creator": None}}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "to", "goes"),
+    [
+        ("crb-abcdefgh23", "p-x-namespaces-edit", True),
+        ("rb-abcdefgh23", "gone", True),
+        ("crb-abcdefgh23", "mine", False),
+        ("shop-readers", "p-x-namespaces-edit", False),
+        ("crb-of-the-shop", "gone", False),
+    ],
+)
+def test_a_binding_with_a_computed_name_goes_with_its_role(
+    removal: ModuleType, name: str, to: str, goes: bool
+) -> None:
+    theirs = role("p-x-namespaces-edit", "authz.cluster.auth.io/project-namespaces")
+    binding = thing("ClusterRoleBinding", name, roleRef={"name": to}, subjects=[{"kind": "User"}])
+    vars(removal)["get"] = answering(theirs, role("mine"), binding)
+    assert removal.strays(set(), set()) == ([theirs, binding] if goes else [theirs])
+
+
+def test_what_was_there_is_written_down_once(program: ModuleType) -> None:
+    there = [role("cluster-admin"), role("reader", kind="Role", namespace="shop")]
+    written: list[Json] = []
+
+    def put(kind: str, _name: str, _space: str, content: Json) -> list[str]:
+        written.extend([content["data"]] if kind == "ConfigMap" else [])
+        return []
+
+    vars(program).update(get=answering(*there), put=put)
+    program.prepare("p", None)
+    assert json.loads(written[0]["before"]) == ["ClusterRole /cluster-admin", "Role shop/reader"]
+    vars(program)["get"] = answering(record(**written[0]), *there, role("rancher-made"))
+    written.clear()
+    program.prepare("p", None)
+    assert written[0] == {
+        "digest": "",
+        "before": '["ClusterRole /cluster-admin", "Role shop/reader"]',
+    }
 
 
 def test_only_finalizers_and_marks_of_ranchers_go(removal: ModuleType) -> None:

@@ -10,8 +10,9 @@ install  {"chart": path, "values": {…}}; mends what an interrupted Helm left, 
 wait     {"digest", "hostname", "address", "tls", "ca": path, "deadline": seconds}; ends when a
          first login works, or says what keeps it from that.
 
-The ConfigMap labwright-rancher in kube-system remembers the digest of what came up, and whether
-the first password was accepted: where it no longer is, its owner has changed it.
+The ConfigMap labwright-rancher in kube-system remembers the digest of what came up, whether the
+first password was accepted: where it no longer is, its owner has changed it; and what was there
+before Rancher, which its removal keeps whatever Rancher has written on it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ RECORD = "labwright-rancher"
 # Rancher's own names (rancher/rancher, pkg/data/management/bootstrap_password.go, role_data.go).
 PASSWORD, PASSWORD_KEY, ADMIN_MADE = "bootstrap-secret", "bootstrapPassword", "admincreated"
 CERTIFICATE, AUTHORITY = "tls-rancher-ingress", "tls-ca"
+# Kinds that the removal knows Rancher's by what is written on them.
+MARKABLE = (
+    "clusterroles,clusterrolebindings,roles,rolebindings,priorityclasses,"
+    "customresourcedefinitions.apiextensions.k8s.io"
+)
 INTERVAL_SECONDS = 2.0
 # How long what seldom heals by itself may last, in seconds.
 PATIENCE = 120.0
@@ -131,7 +137,7 @@ def prepare(password: str, tls: dict[str, str] | None) -> list[str]:
     A password is of use until Rancher has made its administrator, and left alone from then on.
     """
     # First of all, so that a lab.yaml without Rancher has it removed from here on.
-    keep(digest="")
+    keep(digest="", **({} if kept() else {"before": json.dumps(before())}))
     done: list[str] = []
     if not first("namespace", NAMESPACE):
         done += put("Namespace", NAMESPACE, "", {})
@@ -142,6 +148,14 @@ def prepare(password: str, tls: dict[str, str] | None) -> list[str]:
         done += secret(CERTIFICATE, "kubernetes.io/tls", pair)
         done += secret(AUTHORITY, "Opaque", {"cacerts.pem": tls["ca"]})
     return done
+
+
+def before() -> list[str]:
+    """Return what may bear Rancher's marks later, as `kind namespace/name`."""
+    found = get(MARKABLE, "--all-namespaces")
+    return sorted(
+        f"{t['kind']} {t['metadata'].get('namespace', '')}/{t['metadata']['name']}" for t in found
+    )
 
 
 def install(chart: str, values: Json) -> list[str]:

@@ -11,6 +11,9 @@ then what refuses, then what holds, then all the rest.
 Only what is Rancher's by its own marks goes: its namespaces by name, or as its clusters, projects
 and users name them; definitions of the groups of cattle.io; what Helm put there for a release in
 such a namespace; roles with a label, an annotation or an owner of those groups.
+
+A mark alone does not make a thing Rancher's: it labels cluster-admin, without which nobody may do
+anything. What is Kubernetes' own, or was there before Rancher, stays and loses its marks.
 """
 
 from __future__ import annotations
@@ -29,7 +32,14 @@ NAMESPACE = "cattle-system"
 KEPT_IN = "kube-system"
 RECORD = "labwright-rancher"
 CHART = "/etc/labwright/rancher.tgz"
-GROUP = "cattle.io"
+# The second is in one annotation, of a project's roles
+# (rancher/rancher, pkg/controllers/managementuser/rbac/namespace_handler.go).
+GROUPS = ("cattle.io", "cluster.auth.io")
+# On what the API server makes, and makes again at its start
+# (https://kubernetes.io/docs/reference/access-authn-authz/rbac/#auto-reconciliation).
+BOOTSTRAP = "kubernetes.io/bootstrapping"
+# As Rancher names a binding whose name it computes; nothing is written on some of them.
+COMPUTED = re.compile(r"c?rb-[a-z2-7]{10}")
 OWN_PREFIXES = ("cattle-", "cluster-fleet-")
 OWN_NAMES = {"fleet-default", "fleet-local", "fleet-system", "rancher-operator-system"}
 # Definition → what says which namespaces belong to its objects, beside their names.
@@ -79,9 +89,9 @@ def get(*words: str) -> list[Json]:
 
 
 def cattle(name: str) -> bool:
-    """Tell whether a group, or the prefix of a key, is of cattle.io."""
+    """Tell whether a group, or the prefix of a key, is Rancher's."""
     domain = name.partition("/")[0]
-    return domain == GROUP or domain.endswith(f".{GROUP}")
+    return any(domain == group or domain.endswith(f".{group}") for group in GROUPS)
 
 
 def title(thing: Json) -> str:
@@ -124,10 +134,23 @@ def delete(things: Iterable[Json]) -> list[str]:
 # ------------------------------------------------------------------------------- what is Rancher's
 
 
-def definitions(spaces: Iterable[str]) -> list[Json]:
+def recorded(key: str) -> set[str]:
+    """Return a list that was kept in the cluster; empty where there is none."""
+    record = next(iter(get("configmap", RECORD, f"--namespace={KEPT_IN}")), {})
+    return set(json.loads((record.get("data") or {}).get(key, "[]")))
+
+
+def stays(thing: Json, before: set[str]) -> bool:
+    """Tell whether an object is Kubernetes' own, or was there before Rancher."""
+    metadata = thing["metadata"]
+    own = BOOTSTRAP in (metadata.get("labels") or {})
+    return own or f"{thing['kind']} {metadata.get('namespace', '')}/{metadata['name']}" in before
+
+
+def definitions(spaces: Iterable[str], before: set[str]) -> list[Json]:
     """Return the definitions of Rancher's kinds, and those its own releases brought."""
     mine = set(spaces)
-    found = get("customresourcedefinitions")
+    found = [d for d in get("customresourcedefinitions") if not stays(d, before)]
     return [d for d in found if cattle(d["spec"]["group"]) or released(d) in mine]
 
 
@@ -138,8 +161,7 @@ def released(thing: Json) -> str:
 
 def namespaces() -> set[str]:
     """Return the names of Rancher's namespaces, those remembered from an earlier try included."""
-    record = next(iter(get("configmap", RECORD, f"--namespace={KEPT_IN}")), {})
-    names = set(json.loads((record.get("data") or {}).get("namespaces", "[]")))
+    names = recorded("namespaces")
     known = {d["metadata"]["name"] for d in get("customresourcedefinitions")}
     for resource in known & set(OWNERS):
         for owner in get(resource, "--all-namespaces"):
@@ -193,9 +215,21 @@ def made(thing: Json, spaces: set[str]) -> bool:
     )
 
 
-def strays(spaces: set[str]) -> list[Json]:
+def dangling(binding: Json, mine: list[Json], there: set[str]) -> bool:
+    """Tell whether a binding has a name of Rancher's and a role that goes or is gone."""
+    role = binding.get("roleRef", {}).get("name")
+    if not role or not COMPUTED.fullmatch(binding["metadata"]["name"]):
+        return False
+    return role not in there or role in {thing["metadata"]["name"] for thing in mine}
+
+
+def strays(spaces: set[str], before: set[str]) -> list[Json]:
     """Return what Rancher made outside its namespaces."""
-    found = [t for t in get(f"{ROLES},priorityclasses", "--all-namespaces") if made(t, spaces)]
+    there = get(f"{ROLES},priorityclasses", "--all-namespaces")
+    others = [t for t in there if not stays(t, before)]
+    found = [t for t in others if made(t, spaces)]
+    roles = {t["metadata"]["name"] for t in there if t["kind"] in {"ClusterRole", "Role"}}
+    found += [t for t in others if t not in found and dangling(t, found, roles)]
     kept = get("configmaps,leases", f"--namespace={KEPT_IN}")
     found += [t for t in kept if t["metadata"]["name"].startswith("cattle-")]
     return [t for t in found if t["metadata"].get("namespace") not in spaces]
@@ -233,17 +267,18 @@ def uninstall() -> list[str]:
     return [f"release {NAME} uninstalled"]
 
 
-def release(spaces: set[str]) -> list[str]:
+def release(spaces: set[str], before: set[str]) -> list[str]:
     """Take away finalizers that nobody is left to honour, and marks on what stays."""
     done = []
-    for definition in definitions(spaces):
+    for definition in definitions(spaces, before):
         resource = definition["metadata"]["name"]
         for thing in get(resource, "--all-namespaces"):
             if thing["metadata"].get("finalizers"):
                 patch(thing, {"metadata": {"finalizers": None}}, resource)
                 done.append(f"{title(thing)} let go")
     for thing in get(HELD, "--all-namespaces"):
-        change = freed(thing) | (unmarked(thing) if thing["kind"] in MARKED else {})
+        kept = thing["kind"] in MARKED or stays(thing, before)
+        change = freed(thing) | (unmarked(thing) if kept else {})
         if change:
             patch(thing, {"metadata": change})
             done.append(f"{title(thing)} let go")
@@ -266,10 +301,10 @@ def unmarked(thing: Json) -> Json:
     return {part: keys for part, keys in marks.items() if keys}
 
 
-def left(spaces: set[str]) -> list[Json]:
+def left(spaces: set[str], before: set[str]) -> list[Json]:
     """Return all that is still to go."""
     found = [t for t in get("namespaces") if t["metadata"]["name"] in spaces]
-    return [*refusers(spaces), *strays(spaces), *found, *definitions(spaces)]
+    return [*refusers(spaces), *strays(spaces, before), *found, *definitions(spaces, before)]
 
 
 def hanging(thing: Json) -> str:
@@ -284,15 +319,15 @@ def hanging(thing: Json) -> str:
 def remove(deadline: float) -> tuple[list[str], list[str]]:
     """Remove it all. Return what was done and, too late, what is left."""
     start = time.monotonic()
-    spaces = namespaces()
+    spaces, before = namespaces(), recorded("before")
     remember(spaces)
     done = stop(spaces)
     done += delete(refusers(spaces))
     if NAMESPACE in spaces:
         done += uninstall()
     while True:
-        done += release(spaces)
-        remaining = left(spaces)
+        done += release(spaces, before)
+        remaining = left(spaces, before)
         if not remaining:
             break
         done += delete(remaining)

@@ -18,6 +18,8 @@ k wait --for=condition=Established -f $here/definitions.yaml --timeout=60s
 /host/kubectl create -f $here/objects.yaml || true
 k patch namespace default --type=merge --patch-file=$here/mark.yaml 2>/dev/null ||
     k patch namespace default --type=merge --patch "$(cat $here/mark.yaml)"
+# Without them nobody may do anything; Rancher marks them all the same.
+k label --overwrite clusterrole cluster-admin admin edit view management.cattle.io/aggregates=true
 
 mkdir -p /tmp/tokens
 exec nc -ll -p 80 -e /bin/sh $here/answer.sh
