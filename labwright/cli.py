@@ -14,7 +14,6 @@ from typing import NoReturn
 from invoke.exceptions import Exit
 
 from labwright import __version__, catalog, known
-from labwright.conformance import FOCUS
 from labwright.console import Console
 from labwright.errors import INTERRUPTED, LabError
 from labwright.lab import Lab, Options
@@ -108,7 +107,7 @@ def conformance(
 ) -> None:
     """Run Kubernetes' conformance tests on a lab."""
     with session(Options(lab=lab, yes=yes, verbose=verbose)) as (it, console):
-        phase = Conform(focus=focus or FOCUS, skip_tests=skip, processes=processes)
+        phase = Conform(focus=focus, skip_tests=skip, processes=processes)
         folder = it.conform(phase)
         console.print(f"report: {folder / 'table.md'}, {folder / 'junit.xml'}")
 

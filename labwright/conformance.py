@@ -10,12 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-FOCUS = r"\[Conformance\]"
+MARK = r"\[Conformance\]"
 """What the tests that make a cluster conformant have in their names."""
 Outcome = Literal["passed", "failed", "skipped"]
 # ginkgo gives this message to all that was not chosen; a test that skips itself says more.
 _NOT_CHOSEN = "skipped"
 _SHOWN = 300
+
+
+def focus(words: str) -> str:
+    """Return what matches the conformance tests whose names match a regular expression."""
+    return f"({words}).*{MARK}" if words else MARK
 
 
 @dataclass(frozen=True, slots=True)

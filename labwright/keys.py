@@ -32,7 +32,7 @@ REVISION: Mapping[str, int] = {
     "images": 2,
     "collect": 1,
     "conformance": 1,
-    "conformance-images": 5,
+    "conformance-images": 6,
     "pull": 1,
     "charts": 1,
     "helm": 2,

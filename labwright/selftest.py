@@ -13,7 +13,6 @@ from pathlib import Path
 from invoke.exceptions import Exit
 
 from labwright import cli, spec
-from labwright.conformance import FOCUS
 from labwright.lab import Options
 from labwright.phases.conformance import Conform
 from labwright.render import ROOT
@@ -126,7 +125,7 @@ def conformance(*, focus: str) -> None:
         with cli.session(Options(root=folder, yes=True)) as (lab, _console):
             try:
                 lab.up()
-                lab.conform(Conform(focus=focus or FOCUS, processes=6))
+                lab.conform(Conform(focus=focus, processes=6))
             finally:
                 table = lab.workdir.path / "report/conformance/table.md"
                 if not focus and table.is_file():

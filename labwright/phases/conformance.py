@@ -92,11 +92,11 @@ class Collect:
 class Conform:
     """Ends with a report of the tests in ``report/conformance``.
 
-    ``focus`` and ``skip`` are regular expressions on the tests' names, and ``processes`` is how
-    many run side by side.
+    ``focus`` and ``skip_tests`` are regular expressions on the names of conformance tests, and
+    ``processes`` is how many run side by side.
     """
 
-    focus: str = conformance.FOCUS
+    focus: str = ""
     skip_tests: str = ""
     processes: int = 4
     name: str = "conformance"
@@ -134,7 +134,7 @@ class Conform:
         write(folder(run) / "table.md", mask(conformance.table(tests, head)))
         counted = conformance.count(tests)
         if not tests:
-            what, fix = f"no test's name matches {self.focus}", "choose another --focus"
+            what, fix = f"no conformance test's name matches {self.focus}", "choose another --focus"
             raise VerifyError(Finding("conformance.none", "error", what, fix=fix))
         if failed := [test for test in tests if test.outcome == "failed"]:
             raise VerifyError(
@@ -171,7 +171,9 @@ def _places(run: Run) -> dict[str, str]:
 def _head(run: Run, asked: Conform, seconds: float) -> dict[str, str]:
     plan = run.plan
     workers = len(plan.workers)
-    chosen = f"`{asked.focus}`" + (f" without `{asked.skip_tests}`" if asked.skip_tests else "")
+    chosen = (f"`{asked.focus}`" if asked.focus else "all") + (
+        f" without `{asked.skip_tests}`" if asked.skip_tests else ""
+    )
     return {
         "Kubernetes": plan.versions["kubernetes"],
         "containerd": plan.versions["containerd"],
@@ -228,7 +230,7 @@ def _manifest(run: Run, asked: Conform) -> dict[str, Any]:
     named = {"name": NAMESPACE, "namespace": NAMESPACE}
     volume = [{"name": "results", "mountPath": RESULTS}]
     env = {
-        "E2E_FOCUS": asked.focus,
+        "E2E_FOCUS": conformance.focus(asked.focus),
         "E2E_SKIP": asked.skip_tests,
         "E2E_PROVIDER": "skeleton",
         "E2E_EXTRA_GINKGO_ARGS": f"--procs={asked.processes} -v",

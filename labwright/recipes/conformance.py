@@ -73,9 +73,9 @@ class _Images:
     @cached_property
     def _programs(self) -> Mapping[str, File]:
         programs, _version = images.busybox(self._job, self._packages)
-        # Debian's busybox drops variables with a dash in their names, which tests look for in what
-        # `sh -c env` says. Another test compares what /bin/sh says with busybox's words.
-        shell = {"usr/local/bin/sh": File(link="/bin/bash", mode=0o777)}
+        # Busybox's own drops variables with a dash in their names, which tests look for, and takes
+        # its own nc, which knows no UDP, for the one that is installed.
+        shell = {"bin/sh": File(link="bash", mode=0o777)}
         return {**programs, **self._packages.closure("bash"), **shell}
 
     @cached_property
@@ -131,8 +131,15 @@ class _Images:
         return Image("", files, entrypoint=("/agnhost",), cmd=("test-webserver",))
 
     def busybox(self, user: str = "") -> Image:
-        """Return a busybox, for a user who is not root where one is given."""
-        return Image("", self._root, cmd=("sh",), user=user)
+        """Return a busybox, for a user who is not root where one is given.
+
+        A test compares what /bin/sh says with the words of busybox's own shell.
+        """
+        shells = {
+            "bin/sh": File(link="busybox", mode=0o777),
+            "usr/local/bin/sh": File(link="/bin/bash", mode=0o777),
+        }
+        return Image("", {**self._root, **shells}, cmd=("sh",), user=user)
 
     def nonewprivs(self) -> Image:
         """Return the program that says as whom it runs, with the bit that makes it root."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from labwright.conformance import Case, count, read, table
+from labwright.conformance import Case, count, focus, read, table
 
 REPORT = """<?xml version="1.0" encoding="UTF-8"?>
 <testsuites tests="5">
@@ -33,6 +34,20 @@ def report(tmp_path: Path) -> Path:
     path = tmp_path / "junit.xml"
     path.write_text(REPORT, encoding="utf-8")
     return path
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "matches"),
+    [
+        ("", "[sig-node] Pods should be updated [Conformance]", True),
+        ("", "[sig-node] Pods should be updated", False),
+        (r"\[sig-node\]|Job", "[sig-node] Pods should be updated [Conformance]", True),
+        (r"\[sig-node\]|Job", "[sig-node] Pods should be updated", False),
+        ("Job", "[sig-node] Pods should be updated [Conformance]", False),
+    ],
+)
+def test_only_conformance_tests_are_chosen(words: str, name: str, matches: bool) -> None:
+    assert bool(re.search(focus(words), name)) == matches
 
 
 def test_tests_that_were_chosen_are_read_with_their_sig_and_their_reason(report: Path) -> None:
