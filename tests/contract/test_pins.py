@@ -107,7 +107,7 @@ class Vendors:
         for suite in ("bookworm", "bookworm-updates"):
             self.repos.archive("debian", self.debs / "debian", suite=suite)
         self.repos.archive("security", self.debs / "security", suite="bookworm-security")
-        self.repos.archive("docker", self.debs / "docker", component="stable")
+        self.repos.archive("docker/linux/debian", self.debs / "docker", component="stable")
 
     def raw(self, **more: Any) -> dict[str, Any]:
         """A lab.yaml that names the mirrors."""
