@@ -235,7 +235,7 @@ class HostFacts:
     catalogue under an empty one. ``permitted`` are the host-only ranges that
     VirtualBox's networks.conf names, ``None`` where there is none; ``mtu`` is that of ``way_out``,
     the card that packets for the internet take; ``listening`` are the TCP ports taken on any of
-    the host's addresses.
+    the host's addresses; ``inotify`` is how many instances of it a user's processes may have.
     """
 
     os_kind: str
@@ -271,6 +271,7 @@ class HostFacts:
     listening: frozenset[int] = frozenset()
     nf_tables: bool | None = None
     queues: frozenset[str] | None = None
+    inotify: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

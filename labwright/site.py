@@ -27,6 +27,9 @@ from labwright.providers.base import Provider
 from labwright.providers.hosts import node_facts
 from labwright.software import Inputs, Software, choose
 
+INOTIFY = 20
+"""Instances of it that a container node has: 16 to 30 were counted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -74,7 +77,7 @@ def _made(given: Inputs, provider: Provider) -> Site:
         nameservers=host.nameservers,
         mtu=mtu,
         choices=(*software.choices, *networks.choices, *port_choices, mtu_choice),
-        warnings=(*software.warnings, *networks.warnings, *_tight(spec, host), *_busy(host)),
+        warnings=(*software.warnings, *networks.warnings, *_tight(given, provider), *_busy(host)),
     )
 
 
@@ -158,7 +161,8 @@ def _busy(host: HostFacts) -> Iterable[Finding]:
         )
 
 
-def _tight(spec: Spec, host: HostFacts) -> Iterable[Finding]:
+def _tight(given: Inputs, provider: Provider) -> Iterable[Finding]:
+    spec, host = given.spec, given.host
     wanted = sum(node.size.memory for node in spec.nodes)
     if wanted > host.memory:
         yield Finding(
@@ -167,6 +171,19 @@ def _tight(spec: Spec, host: HostFacts) -> Iterable[Finding]:
             f"the nodes may use {wanted} MiB, and this host has {host.memory} MiB",
             "machines that run out of memory lose pods, or the host its programs",
             "lower defaults.memory or workers",
+        )
+    # What containers watch counts for one user: root, whoever that is in them.
+    nodes = len(spec.nodes) + sum(len(lab.ports) for lab in given.labs if lab.node_image)
+    limit = host.inotify
+    if not provider.caps.own_kernel and limit and nodes * INOTIFY > limit:
+        yield Finding(
+            "host.inotify",
+            "warning",
+            f"with your other labs there are {nodes} container nodes, and this host's limit of "
+            f"inotify is enough for about {limit // INOTIFY}",
+            f"fs.inotify.max_user_instances is {limit}; a kubelet that gets none does not start",
+            "./invokew lab.doctor --fix raises it",
+            docs="https://github.com/k0sproject/k0s/issues/8113",
         )
 
 

@@ -82,6 +82,7 @@ def facts(shell: Shell) -> HostFacts:
             listening=ports.result(),
             nf_tables=has_nf_tables(Path("/"), platform.release()),
             queues=packet_queues(Path("/"), platform.release()),
+            inotify=procfs.number(Path("/proc/sys/fs/inotify/max_user_instances")),
         )
 
 

@@ -22,6 +22,7 @@ from labwright.model import (
     HostFacts,
     HostNetwork,
     Pins,
+    Place,
     Plan,
     ProviderName,
     Tool,
@@ -476,6 +477,29 @@ def test_nodes_larger_than_the_host_are_worth_a_warning() -> None:
     assert (warning.id, warning.level) == ("host.memory", "warning")
     assert "5120 MiB" in warning.what
     assert "5119 MiB" in warning.what
+
+
+@pytest.mark.parametrize(
+    ("limit", "provider", "others", "warns"),
+    [
+        (128, "docker", 0, False),
+        (59, "docker", 0, True),
+        (128, "docker", 4, True),
+        (None, "docker", 4, False),
+        (128, "libvirt", 4, False),
+    ],
+)
+def test_more_container_nodes_than_inotify_is_enough_for_are_worth_a_warning(
+    limit: int | None, provider: ProviderName, others: int, warns: bool
+) -> None:
+    nets = ("10.9.0.0/24", "10.8.0.0/16", "10.7.0.0/16", "172.30.0.0/16")
+    subnet, pods, services, containers = map(IPv4Network, nets)
+    ports = {f"w{number}": 2300 + number for number in range(others)}
+    image = "labwright/node:0"
+    other = Place("other", "/o", subnet, pods, services, containers, ports=ports, node_image=image)
+    host = replace(HOSTS[provider], inotify=limit)
+    found = planned({"provider": provider}, host, labs=(other,)).warnings
+    assert ("host.inotify" in {warning.id for warning in found}) == warns
 
 
 def test_pods_move_out_of_the_host_s_way() -> None:
