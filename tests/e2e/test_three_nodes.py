@@ -70,7 +70,7 @@ CONFORMANCE = (
     r"\[sig-node\] Probing container should be restarted with a exec",
     r"\[sig-storage\] EmptyDir volumes should support \(root,0666,default\)",
     r"\[sig-storage\] Secrets should be consumable from pods in volume with mappings \[",
-    r"\[sig-storage\] Subpath .* with configmap pod \[",
+    r"\[sig-storage\] Subpath .* with downward pod",
 )
 
 
