@@ -45,11 +45,29 @@ test -e aside || ! test -e hosts.toml || sudo mv hosts.toml aside
 sudo tee hosts.toml >/dev/null
 """
 _TOML = 'server = "https://{project}"\n\n[host."{url}"]\n  capabilities = ["pull", "resolve"]\n'
+# Prints which names of images go. An image has three, and the third, its id, may be that of one of
+# the lab's own images too, as with pause: crictl would remove all names of both.
+SURPLUS = """
+  BEGIN { split(refs, listed, " "); for (i in listed) ours[listed[i]] }
+  NR == 1 { next }
+  $1 ~ /^sha256:/ { id[$1] = $3; next }
+  $1 ~ /@sha256:/ { digest[$1] = $3; next }
+  $1 in ours { gone[$3]; print $1; next }
+  { kept[$3] }
+  END {
+    for (name in digest)
+      if (digest[name] in gone && index(name, project "/") == 1) print name
+    for (name in id)
+      if (id[name] in gone && !(id[name] in kept)) print name
+  }
+"""
 _FORGET = f"""\
 sudo rm -f {_HOSTS}/hosts.toml
 ! test -e {_HOSTS}/aside || sudo mv {_HOSTS}/aside {_HOSTS}/hosts.toml
 sudo rmdir --ignore-fail-on-non-empty {_HOSTS}
-for ref in {{refs}}; do sudo crictl rmi "$ref"; done
+sudo ctr --namespace k8s.io images list |
+  awk -v project={PROJECT} -v refs='REFS' '{SURPLUS}' |
+  xargs --no-run-if-empty sudo ctr --namespace k8s.io images rm >/dev/null
 """
 
 
@@ -195,7 +213,7 @@ def _images(run: Run) -> Iterator[None]:
     listed: Mapping[str, Any] = json.loads((place / "images.json").read_text("utf-8"))
     ssh = Ssh(run.tools.shell, run.workdir.ssh_config)
     nodes = [node.name for node in run.plan.nodes if node.in_cluster]
-    forget = _FORGET.format(refs=" ".join(image["ref"] for image in listed.values()))
+    forget = _FORGET.replace("REFS", " ".join(image["ref"] for image in listed.values()))
     with supplied(run, {}, Registry(place)) as url, ThreadPoolExecutor(len(nodes)) as pool:
         toml = _TOML.format(project=PROJECT, url=url)
         try:

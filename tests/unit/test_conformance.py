@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from labwright.conformance import Case, count, focus, read, table
+from labwright.phases.conformance import SURPLUS
 
 REPORT = """<?xml version="1.0" encoding="UTF-8"?>
 <testsuites tests="5">
@@ -95,3 +97,31 @@ def test_the_table_counts_by_sig_and_says_why_of_what_did_not_pass(report: Path)
     assert failed in said
     assert "| sig-network: Services need IPv6 | IPv6 is not there |" in said
     assert "Pods should be updated" not in said
+
+
+LISTED = """REF TYPE DIGEST SIZE PLATFORMS LABELS
+labwright.local/pause:3.10.2 t sha256:p x
+sha256:idp t sha256:p x
+registry.k8s.io/pause:3.10.1 t sha256:p x
+registry.k8s.io/pause@sha256:p t sha256:p x
+registry.k8s.io/pause:3.9 t sha256:q x
+registry.k8s.io/pause@sha256:q t sha256:q x
+sha256:idq t sha256:q x
+registry.k8s.io/e2e-test-images/agnhost:2.55 t sha256:a x
+registry.k8s.io/e2e-test-images/agnhost@sha256:a t sha256:a x
+sha256:ida t sha256:a x
+"""
+
+
+def test_an_image_of_the_labs_own_keeps_its_names() -> None:
+    """One that was pulled for the tests may have the same content as one that was there."""
+    refs = "registry.k8s.io/pause:3.10.1 registry.k8s.io/e2e-test-images/agnhost:2.55"
+    words = ["awk", "-v", "project=registry.k8s.io", "-v", f"refs={refs}", SURPLUS]
+    said = subprocess.run(words, input=LISTED, capture_output=True, text=True, check=True).stdout
+    assert {*said.split()} == {
+        "registry.k8s.io/pause:3.10.1",
+        "registry.k8s.io/pause@sha256:p",
+        "registry.k8s.io/e2e-test-images/agnhost:2.55",
+        "registry.k8s.io/e2e-test-images/agnhost@sha256:a",
+        "sha256:ida",
+    }
