@@ -158,12 +158,29 @@ def test_what_a_pod_waits_for(program: ModuleType, state: Json, said: str, patie
     assert (caught.value.patience > 0) == patient
 
 
-def test_a_pod_that_starts_again_and_again_has_last_words(program: ModuleType) -> None:
-    vars(program)["get"] = answering(server(ready=0), pod(state={"running": {}}, restartCount=3))
+@pytest.mark.parametrize(("restarts", "hopeless"), [(1, False), (2, True), (3, True)])
+def test_a_pod_that_starts_again_and_again_has_last_words(
+    program: ModuleType, restarts: int, hopeless: bool
+) -> None:
+    state: Json = {"running": {}}
+    vars(program)["get"] = answering(server(ready=0), pod(state=state, restartCount=restarts))
     vars(program)["kubectl"] = lambda *_words, **_more: "fatal: no database\n"
-    with pytest.raises(program.Trouble, match="started 4 times") as caught:
+    with pytest.raises(program.Trouble, match=f"started {restarts + 1} times") as caught:
         program.server({})
     assert "fatal: no database" in caught.value.lines[1]
+    assert (caught.value.patience == 0) == hopeless
+
+
+def test_what_runs_before_the_server_is_looked_at_too(program: ModuleType) -> None:
+    """Charts after 2.15 copy Rancher's charts from an image of their own."""
+    image = "rancher/rancher-assets:v2.16.0"
+    state = {"waiting": {"reason": "InvalidImageName"}}
+    there = pod(state={"waiting": {"reason": "PodInitializing"}})
+    before = {"name": "rancher-charts-copy", "image": image, "restartCount": 0, "state": state}
+    there["status"]["initContainerStatuses"] = [before]
+    vars(program)["get"] = answering(server(ready=0), there)
+    with pytest.raises(program.Trouble, match=f"image {image} cannot be pulled"):
+        program.server({})
 
 
 def test_a_webhook_without_a_pod_is_waited_for(program: ModuleType) -> None:

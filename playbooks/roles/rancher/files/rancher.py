@@ -47,6 +47,8 @@ PATIENCE = 120.0
 # No waiting helps against these (kubernetes, pkg/kubelet/images/types.go).
 HOPELESS_IMAGE = ("InvalidImageName", "ErrImageNeverPull")
 IMAGE = ("ImagePullBackOff", "ErrImagePull", "RegistryUnavailable", *HOPELESS_IMAGE)
+# From the third start on it is no accident; the wait between them grows to five minutes.
+HOPELESS_STARTS = 2
 # All that is shown of a failed task's error output.
 LINES = 6
 
@@ -254,7 +256,7 @@ def about(pod: Json) -> None:
         return
     if conditions.get("PodScheduled", {}).get("status") == "False":
         raise Trouble(f"pod {name} has no node", conditions["PodScheduled"].get("message", ""))
-    for container in pod["status"].get("containerStatuses", []):
+    for container in containers(pod):
         waiting = container["state"].get("waiting", {})
         reason, image = waiting.get("reason", ""), container["image"]
         if reason in IMAGE:
@@ -262,11 +264,19 @@ def about(pod: Json) -> None:
             hint = "reachable from the nodes? mirrors.registries in lab.yaml names another place"
             lines = [f"image {image} cannot be pulled", *events("Pod", only="Failed"), hint]
             raise Trouble(*lines, patience=patience)
-        if container["restartCount"]:
-            words = kubectl("logs", name, f"--namespace={NAMESPACE}", "--previous", "--tail=2")
-            count = container["restartCount"]
-            raise Trouble(f"pod {name} started {count + 1} times", f"last words: {words.strip()}")
+        if starts := container["restartCount"]:
+            of_it = (name, f"--container={container['name']}", f"--namespace={NAMESPACE}")
+            words = kubectl("logs", *of_it, "--previous", "--tail=2").strip()
+            what = f"pod {name}: {container['name']} started {starts + 1} times"
+            patience = 0 if starts >= HOPELESS_STARTS else 10.0**9
+            raise Trouble(what, f"last words: {words}", patience=patience)
     raise Trouble(f"pod {name} is not ready yet", *events("Pod"))
+
+
+def containers(pod: Json) -> list[Json]:
+    """Return the states of a pod's containers, those first that run before the others."""
+    status = pod["status"]
+    return [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
 
 
 def events(*kinds: str, only: str = "") -> list[str]:
